@@ -1,0 +1,60 @@
+"""Pipelines made of blocks, in which the loop is a first-class block."""
+
+from typing import TYPE_CHECKING, Any
+
+from loopwright.blocks import (
+    AutoPipelineBlocks,
+    ConditionalPipelineBlocks,
+    InsertableDict,
+    LoopSequentialPipelineBlocks,
+    ModularPipelineBlocks,
+    SequentialPipelineBlocks,
+)
+from loopwright.blocks import registry as _registry
+from loopwright.check import Finding, check
+from loopwright.describe import describe
+from loopwright.errors import LoopwrightError
+from loopwright.params import InputParam, OutputParam
+from loopwright.specs import ComponentSpec, ConfigSpec
+from loopwright.state import BlockState, PipelineState
+
+if TYPE_CHECKING:
+    from loopwright.pipeline import ModularPipeline
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AutoPipelineBlocks",
+    "BlockState",
+    "ComponentSpec",
+    "ConditionalPipelineBlocks",
+    "ConfigSpec",
+    "Finding",
+    "InputParam",
+    "InsertableDict",
+    "LoopSequentialPipelineBlocks",
+    "LoopwrightError",
+    "ModularPipeline",
+    "ModularPipelineBlocks",
+    "OutputParam",
+    "PipelineState",
+    "SequentialPipelineBlocks",
+    "check",
+    "describe",
+]
+
+_registry.provide("pipeline", "loopwright.pipeline:ModularPipeline")
+_registry.provide("describe", "loopwright.describe:describe")
+
+
+def __getattr__(name: str) -> Any:
+    # the pipeline alone needs torch and diffusers, which take seconds: it is imported when it is first used
+    if name == "ModularPipeline":
+        from loopwright.pipeline import ModularPipeline
+
+        return ModularPipeline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

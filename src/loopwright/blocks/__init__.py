@@ -1,0 +1,18 @@
+"""What a pipeline is made of: leaf blocks, sequences, conditionals and loops."""
+
+from loopwright.blocks.base import ModularPipelineBlocks
+from loopwright.blocks.conditional import AutoPipelineBlocks, ConditionalPipelineBlocks
+from loopwright.blocks.facts import walk
+from loopwright.blocks.loop import LoopSequentialPipelineBlocks
+from loopwright.blocks.sequential import SequentialPipelineBlocks
+from loopwright.blocks.sub_blocks import InsertableDict
+
+__all__ = [
+    "AutoPipelineBlocks",
+    "ConditionalPipelineBlocks",
+    "InsertableDict",
+    "LoopSequentialPipelineBlocks",
+    "ModularPipelineBlocks",
+    "SequentialPipelineBlocks",
+    "walk",
+]

@@ -1,0 +1,300 @@
+"""`CompositePipelineBlocks`: what sequences, conditionals and loops have in common."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, NamedTuple, Self
+
+from loopwright.blocks.base import ModularPipelineBlocks
+from loopwright.blocks.facts import cached, combine_outputs, fresh, union
+from loopwright.blocks.sub_blocks import SubBlocks
+from loopwright.errors import (
+    BlockTypeError,
+    DefinitionError,
+    LoopVariableError,
+    OutputNotSetError,
+    did_you_mean,
+    locate,
+)
+from loopwright.params import InputParam, OutputParam
+from loopwright.specs import ComponentSpec, ConfigSpec
+from loopwright.state import PipelineState
+
+__all__ = ["CompositePipelineBlocks", "loop_variables_of"]
+
+
+class LoopVariables(NamedTuple):
+    """The loop variables that a block takes as arguments of its `__call__`.
+
+    Attributes:
+        required: those without a default.
+        optional: those with one.
+        any: whether it takes all that there are (`**kwargs`).
+        positional: the leading ones that can be given by position.
+    """
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    any: bool
+    positional: tuple[str, ...]
+
+
+def loop_variables_of(block_class: type[ModularPipelineBlocks]) -> LoopVariables:
+    """The loop variables that blocks of a class take: the arguments of `__call__` after `components` and the state."""
+    return _loop_variables(block_class.__call__)
+
+
+@lru_cache(maxsize=4096)
+def _loop_variables(call: Callable[..., Any]) -> LoopVariables:
+    # `inspect.signature` looks through decorators such as `torch.no_grad()`, which keep what they wrap
+    parameters = list(inspect.signature(call).parameters.values())[3:]
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return LoopVariables(
+        required=tuple(p.name for p in named if p.default is p.empty),
+        optional=tuple(p.name for p in named if p.default is not p.empty),
+        any=any(p.kind is p.VAR_KEYWORD for p in parameters),
+        positional=tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD),
+    )
+
+
+class Step(NamedTuple):
+    """How a composite calls one of its blocks, when the loop variables in sight have certain names.
+
+    Attributes:
+        name: the name of the block.
+        call: its bound `__call__`.
+        variables: the names of the loop variables that it gets; None if it gets all of them.
+        outputs: the outputs that it is sure to set, if it is a leaf; empty otherwise, as composites look after their
+            own.
+    """
+
+    name: str
+    call: Callable[..., tuple[Any, Any]]
+    variables: tuple[str, ...] | None
+    outputs: tuple[str, ...]
+
+
+class Plan:
+    """How a composite runs its blocks when the loop variables in sight have certain names.
+
+    Attributes:
+        names: those names.
+        steps: a step for each block.
+        calls: the calls of the blocks, if all of them take exactly these variables, in this order; None otherwise.
+            They can be made with positional arguments then, which is what a loop of many short iterations spends its
+            time on.
+        pick: takes the variables out of a dict, as a tuple in the order of `names`.
+    """
+
+    __slots__ = ("calls", "count", "names", "pick", "steps")
+
+    def __init__(self, names: list[str], steps: tuple[Step, ...], uniform: bool) -> None:
+        self.names = names
+        self.count = len(names)
+        self.steps = steps
+        self.calls = tuple(step.call for step in steps) if uniform else None
+        self.pick = _picker(names)
+
+    def block_name(self, call: Any) -> str:
+        """The name of the block that a call belongs to."""
+        return next((step.name for step in self.steps if step.call is call), "")
+
+
+def _picker(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """Takes the values of names out of a dict, as a tuple."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    if not names:
+        return lambda variables: ()
+    (only,) = names
+    return lambda variables: (variables[only],)
+
+
+class CompositePipelineBlocks(ModularPipelineBlocks):
+    """A block that is made of blocks.
+
+    Attributes:
+        block_classes: the blocks, classes or instances, from which an instance makes its `sub_blocks`.
+        block_names: their names.
+    """
+
+    block_classes: list[Any] = []
+    block_names: list[str] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        if len(self.block_names) != len(self.block_classes):
+            raise DefinitionError(
+                f"`{type(self).__name__}` has {len(self.block_classes)} block_classes and {len(self.block_names)} "
+                f"block_names; each block needs one name"
+            )
+        self.sub_blocks = SubBlocks(zip(self.block_names, self.block_classes, strict=True))
+
+    @classmethod
+    def from_blocks_dict(cls, blocks_dict: Mapping[str, Any], description: str | None = None) -> Self:
+        """A composite of the given blocks.
+
+        Args:
+            blocks_dict: the blocks by name, instances or classes, in the order in which they run.
+            description: replaces the description of the class.
+
+        Raises:
+            BlockTypeError: an item is not a block.
+        """
+        if not isinstance(blocks_dict, Mapping):
+            raise BlockTypeError(
+                f"`{cls.__name__}.from_blocks_dict` takes a dict of names and blocks, not a "
+                f"{type(blocks_dict).__name__}"
+            )
+        composite = cls()
+        composite.sub_blocks = SubBlocks(blocks_dict)
+        composite.block_names = list(composite.sub_blocks)
+        composite.block_classes = [type(block) for block in composite.sub_blocks.values()]
+        if description is not None:
+            composite.description = description
+        return composite
+
+    # What the composites compute from their blocks. The public properties give out copies of it.
+
+    def _combine_inputs(self) -> list[InputParam]:
+        raise NotImplementedError
+
+    def _combine_outputs(self) -> list[OutputParam]:
+        return combine_outputs(*((name, block.intermediate_outputs) for name, block in self.sub_blocks.items()))
+
+    def _combine_components(self) -> list[ComponentSpec]:
+        return union(spec for block in self.sub_blocks.values() for spec in block.expected_components)
+
+    def _combine_configs(self) -> list[ConfigSpec]:
+        return union(spec for block in self.sub_blocks.values() for spec in block.expected_configs)
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        return fresh(cached(self, "inputs", type(self)._combine_inputs))
+
+    @property
+    def intermediate_outputs(self) -> list[OutputParam]:
+        return fresh(cached(self, "outputs", type(self)._combine_outputs))
+
+    @property
+    def expected_components(self) -> list[ComponentSpec]:
+        return list(cached(self, "components", type(self)._combine_components))
+
+    @property
+    def expected_configs(self) -> list[ConfigSpec]:
+        return list(cached(self, "configs", type(self)._combine_configs))
+
+    @property
+    def required_inputs(self) -> list[str]:
+        """The names of the inputs that one of the blocks requires."""
+        names = dict.fromkeys(name for block in self.sub_blocks.values() for name in block.required_inputs)
+        taken = set(self.input_names)
+        return [name for name in names if name in taken]
+
+    @property
+    def certain_outputs(self) -> frozenset[str]:
+        return frozenset().union(*(block.certain_outputs for block in self.sub_blocks.values()))
+
+    @property
+    def model_name(self) -> str | None:  # type: ignore[override]
+        return next((block.model_name for block in self.sub_blocks.values() if block.model_name is not None), None)
+
+    @property
+    def _requirements(self) -> dict[str, Any]:  # type: ignore[override]
+        found = ((name, getattr(block, "_requirements", None)) for name, block in self.sub_blocks.items())
+        return {name: requirements for name, requirements in found if requirements}
+
+    # How the composites run their blocks.
+
+    def _plan(self, variables: Mapping[str, Any]) -> Plan:
+        """The plan for loop variables of these names, made anew when the blocks or the names change."""
+        plan: Plan | None = self._sub_blocks.plan
+        names = [*variables]
+        if plan is None or plan.names != names:
+            steps = tuple(self._step(name, block, names) for name, block in self._sub_blocks.items())
+            uniform = all(
+                loop_variables_of(type(b)).positional[: len(names)] == tuple(names) for b in self._sub_blocks.values()
+            )
+            plan = self._sub_blocks.plan = Plan(names, steps, uniform)
+        return plan
+
+    def _step(self, name: str, block: ModularPipelineBlocks, names: list[str]) -> Step:
+        wanted = loop_variables_of(type(block))
+        missing = [variable for variable in wanted.required if variable not in names]
+        if missing:
+            raise LoopVariableError(missing_variable_message(name, block, missing[0], names))
+        takes = names if wanted.any else [n for n in names if n in wanted.required or n in wanted.optional]
+        return Step(
+            name=name,
+            call=type(block).__call__.__get__(block),
+            variables=None if takes == names else tuple(takes),
+            outputs=() if block.sub_blocks else tuple(sorted(block.certain_outputs)),
+        )
+
+    def _run(self, steps: Iterable[Step], components: Any, state: Any, variables: dict[str, Any]) -> tuple[Any, Any]:
+        """Run steps one after the other.
+
+        Args:
+            steps: some of the steps of the plan for the names of `variables`.
+            components: the pipeline.
+            state: a `PipelineState`, or in a loop the `BlockState`.
+            variables: the loop variables in sight.
+
+        Raises:
+            OutputNotSetError: at the top of a pipeline, a leaf did not set an output that it declares.
+        """
+        at_top = type(state) is PipelineState
+        for name, call, wanted, outputs in steps:
+            try:
+                if wanted is None:
+                    components, state = call(components, state, **variables)
+                else:
+                    components, state = call(components, state, **{key: variables[key] for key in wanted})
+                if at_top and outputs:
+                    for output in outputs:
+                        if output not in state.values and output in self._sub_blocks[name].certain_outputs:
+                            raise OutputNotSetError(self._sub_blocks[name]._unset_message(output))
+            except Exception as error:
+                raise self._located(error, name, state, variables)  # noqa: B904
+        return components, state
+
+    def _located(self, error: Exception, name: str, state: Any, variables: dict[str, Any]) -> Exception:
+        """The exception to raise for one that came out of a block: the same, with its location."""
+        if _is_unpacking(error):
+            error = DefinitionError(
+                f"`__call__` of `{type(self._sub_blocks[name]).__name__}` must return two values, `components` and the "
+                f"state: {error}"
+            )
+        self._locate(error, name, state, variables)
+        return error
+
+    def _locate(self, error: Exception, name: str, state: Any, variables: dict[str, Any]) -> None:
+        locate(error, name)
+
+
+def _is_unpacking(error: Exception) -> bool:
+    """Whether an error comes from taking apart what a block returned, not from inside the block."""
+    raised_here = error.__traceback__ is not None and error.__traceback__.tb_next is None
+    return raised_here and isinstance(error, (TypeError, ValueError)) and "unpack" in str(error)
+
+
+def missing_variable_message(
+    name: str, block: ModularPipelineBlocks, variable: str, given: Iterable[str] | None
+) -> str:
+    """What to tell the author of a block whose required variable is not given.
+
+    Args:
+        name: the name of the block.
+        block: the block.
+        variable: the variable.
+        given: the names of the variables that the loops around the block give; None if there is no loop around it.
+    """
+    known = sorted(given or ())
+    takes = f"block `{name}` (`{type(block).__name__}`) takes the loop variable `{variable}`"
+    if not known:
+        return f"{takes}, and no loop gives it one"
+    listed = ", ".join(f"`{variable_name}`" for variable_name in known)
+    return f"{takes}, which the loop does not give{did_you_mean(variable, known)}; it gives {listed}"

@@ -1,0 +1,329 @@
+"""`check`: mistakes in a tree of blocks, found from declarations and sources, before anything is loaded or run."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from loopwright.blocks import (
+    ConditionalPipelineBlocks,
+    LoopSequentialPipelineBlocks,
+    ModularPipelineBlocks,
+    SequentialPipelineBlocks,
+    walk,
+)
+from loopwright.blocks.composite import loop_variables_of, missing_variable_message
+from loopwright.blocks.dataflow import carried_values, execution_units, readers_and_writers
+from loopwright.blocks.documentation import type_name
+from loopwright.blocks.source import given_variables, state_access, wrapper_access
+from loopwright.blocks.sub_blocks import as_block
+from loopwright.errors import BlockTypeError, CheckError, did_you_mean
+from loopwright.params import InputParam, OutputParam
+
+__all__ = ["CALL_OPTIONS", "Finding", "check", "raise_errors"]
+
+CALL_OPTIONS = frozenset({"callbacks", "checkpoint", "output", "progress", "state", "timeout"})
+"""What a call takes besides inputs. No input may have such a name."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that `check` noticed.
+
+    Attributes:
+        code: what kind of thing, such as `missing-loop-variable`.
+        severity: `error` for what cannot work, `warning` for what is likely a mistake, `note` for what is good to know.
+        path: the path of the block, with dots; empty for the root.
+        message: what is the case.
+        suggestion: what to do.
+    """
+
+    code: str
+    severity: Literal["error", "warning", "note"]
+    path: str
+    message: str
+    suggestion: str
+
+    def __str__(self) -> str:
+        where = f" at `{self.path}`" if self.path else ""
+        return f"{self.severity} [{self.code}]{where}: {self.message}; {self.suggestion}"
+
+
+def check(blocks: Any) -> list[Finding]:
+    """Look for mistakes in a tree of blocks.
+
+    Errors:
+        missing-loop-variable: a block requires a loop variable that its loop does not give.
+        read-before-write: a block of a loop reads a value that nobody has written and that is not an input.
+        option-collision: an input has the name of a call option.
+
+    Warnings:
+        not-defined: a block does not say what it does.
+        clashing-type, clashing-default, clashing-component: two blocks declare one name differently.
+        near-miss: a block reads a name that nobody writes, and that is nearly one that an earlier block writes.
+
+    Notes:
+        loop-carried: a value that a loop carries from one iteration to the next.
+        unread-output: an output that no block reads.
+
+    Args:
+        blocks: the blocks, a class of blocks, or a pipeline.
+
+    Returns:
+        The findings, errors first.
+
+    Raises:
+        BlockTypeError: it is none of these.
+    """
+    tree = as_tree(blocks)
+    findings = [
+        *_errors(tree),
+        *_undefined(tree),
+        *_clashes(tree),
+        *_near_misses(tree),
+        *_carried(tree),
+        *_unread(tree),
+    ]
+    order = {"error": 0, "warning": 1, "note": 2}
+    return sorted(findings, key=lambda finding: order[finding.severity])
+
+
+def raise_errors(blocks: ModularPipelineBlocks) -> None:
+    """Raise a `CheckError` if `check` would find errors."""
+    errors = list(_errors(blocks))
+    if errors:
+        lines = "\n".join(f"  {finding}" for finding in errors)
+        count = "an error" if len(errors) == 1 else f"{len(errors)} errors"
+        raise CheckError(f"`{type(blocks).__name__}` has {count}:\n{lines}", errors)
+
+
+def as_tree(blocks: Any) -> ModularPipelineBlocks:
+    """The blocks of what is given as blocks, as a class of blocks, or as a pipeline.
+
+    Raises:
+        BlockTypeError: it is none of these.
+    """
+    inner = blocks if inspect.isclass(blocks) else getattr(blocks, "_blocks", blocks)
+    try:
+        tree: ModularPipelineBlocks = as_block(inner, "blocks")
+    except BlockTypeError as error:
+        raise BlockTypeError(str(error).replace("sub-block `blocks`", "what was given")) from error
+    return tree
+
+
+def _errors(tree: ModularPipelineBlocks) -> Iterator[Finding]:
+    yield from _missing_variables(tree, "", None)
+    for path, block in walk(tree):
+        if isinstance(block, LoopSequentialPipelineBlocks):
+            yield from _reads_before_writes(path, block)
+    yield from _option_collisions(tree)
+
+
+def _missing_variables(
+    block: ModularPipelineBlocks, path: str, given: frozenset[str] | None, known: bool = True
+) -> Iterator[Finding]:
+    """Required loop variables that are not given.
+
+    Args:
+        block: a block whose children are looked at.
+        path: its path.
+        given: the variables that the loops around its children give; None if there is no loop.
+        known: whether `given` is all of them.
+    """
+    if isinstance(block, LoopSequentialPipelineBlocks):
+        variables = given_variables(type(block), LoopSequentialPipelineBlocks)
+        known = known and variables is not None
+        given = (given or frozenset()) | (frozenset() if variables is None else variables.ever)
+    elif block.sub_blocks and not isinstance(block, (SequentialPipelineBlocks, ConditionalPipelineBlocks)):
+        return  # a composite of somebody's own calls its blocks as it likes
+    elif type(block).__call__ not in (SequentialPipelineBlocks.__call__, ConditionalPipelineBlocks.__call__):
+        return
+    for name, child in block.sub_blocks.items():
+        inner = f"{path}.{name}" if path else name
+        # without a source of the loop, the first iteration tells
+        if known:
+            for variable in loop_variables_of(type(child)).required:
+                if variable not in (given or ()):
+                    yield Finding(
+                        "missing-loop-variable",
+                        "error",
+                        inner,
+                        missing_variable_message(name, child, variable, given),
+                        f"give it in `{type(block).__name__}`, or give the argument a default"
+                        if given
+                        else "put the block into a loop that gives it, or give the argument a default",
+                    )
+        yield from _missing_variables(child, inner, given, known)
+
+
+def _reads_before_writes(path: str, loop: LoopSequentialPipelineBlocks) -> Iterator[Finding]:
+    """Values that a block of a loop reads in the first iteration although nobody has written them."""
+    wrapper = wrapper_access(type(loop), LoopSequentialPipelineBlocks)
+    takes_groups = any(param.name is None for param in loop.inputs)
+    if wrapper is None or wrapper.opaque or takes_groups:
+        return
+    available = set(loop.input_names) | wrapper.writes
+    units = execution_units(loop)
+    writers: dict[str, list[str]] = {}
+    accesses = {}
+    for name, unit in units:
+        access = None if unit.sub_blocks else state_access(type(unit).__call__)
+        accesses[name] = access
+        for written in {*unit.intermediate_output_names, *(access.writes if access else ())}:
+            writers.setdefault(written, []).append(name)
+    for name, unit in units:
+        access = accesses[name]
+        if not unit.sub_blocks and (access is None or access.opaque):
+            return  # from here on, anything may have been written
+        for read in sorted(access.reads - available) if access else ():
+            later = [writer for writer in writers.get(read, ()) if writer != name]
+            who = f"only `{later[0]}` writes it, later in the iteration" if later else "nobody writes it"
+            yield Finding(
+                "read-before-write",
+                "error",
+                f"{path}.{name}" if path else name,
+                f"reads `block_state.{read}`, which is not an input, and {who}{did_you_mean(read, available)}",
+                f'declare it: `InputParam("{read}")` in `{type(unit).__name__}.inputs`, or in the `loop_inputs` of '
+                f"`{type(loop).__name__}`",
+            )
+            available.add(read)
+        available.update(unit.intermediate_output_names, unit.input_names, access.writes if access else ())
+
+
+def _option_collisions(tree: ModularPipelineBlocks) -> Iterator[Finding]:
+    for path, block in walk(tree):
+        own = block.loop_inputs if isinstance(block, LoopSequentialPipelineBlocks) else block.inputs
+        if block.sub_blocks and not isinstance(block, LoopSequentialPipelineBlocks):
+            continue
+        for param in own:
+            if param.name in CALL_OPTIONS:
+                yield Finding(
+                    "option-collision",
+                    "error",
+                    path,
+                    f"declares the input `{param.name}`, which is an option of every call",
+                    f"rename it, for example to `{param.name}_input`",
+                )
+
+
+def _undefined(tree: ModularPipelineBlocks) -> Iterator[Finding]:
+    for path, block in walk(tree):
+        cls = type(block)
+        missing = None
+        if cls.__call__ is ModularPipelineBlocks.__call__:
+            missing = "__call__"
+        elif isinstance(block, LoopSequentialPipelineBlocks):
+            base = LoopSequentialPipelineBlocks
+            if cls.__call__ is base.__call__ and type(block).iterate is base.iterate:
+                missing = "iterate"
+        elif (
+            isinstance(block, ConditionalPipelineBlocks)
+            and type(block).select_block is ConditionalPipelineBlocks.select_block
+        ):
+            missing = "select_block"
+        if missing is not None:
+            yield Finding(
+                "not-defined", "warning", path, f"`{cls.__name__}` does not define `{missing}`", f"define `{missing}`"
+            )
+
+
+def _clashes(tree: ModularPipelineBlocks) -> Iterator[Finding]:
+    hints: dict[str, dict[str, str]] = {}
+    defaults: dict[str, dict[str, str]] = {}
+    components: dict[str, dict[str, str]] = {}
+    for path, block in walk(tree):
+        if block.sub_blocks:
+            continue
+        declared: list[InputParam | OutputParam] = [*block.inputs, *block.intermediate_outputs]
+        for param in declared:
+            if param.name is not None and param.type_hint not in (None, Any):
+                hints.setdefault(param.name, {}).setdefault(type_name(param.type_hint), path)
+        for given in block.inputs:
+            if given.name is not None and given.default is not None:
+                defaults.setdefault(given.name, {}).setdefault(repr(given.default), path)
+        for spec in block.expected_components:
+            if spec.name is not None and spec.type_hint is not None:
+                components.setdefault(spec.name, {}).setdefault(type_name(spec.type_hint), path)
+    for code, what, found in (
+        ("clashing-type", "types", hints),
+        ("clashing-default", "defaults", defaults),
+        ("clashing-component", "component types", components),
+    ):
+        for name, by_value in found.items():
+            if len(by_value) > 1:
+                listed = ", ".join(f"{value} at `{path}`" for value, path in by_value.items())
+                yield Finding(
+                    code,
+                    "warning",
+                    next(iter(by_value.values())),
+                    f"`{name}` is declared with different {what}: {listed}",
+                    "declare it alike, or give one of them another name",
+                )
+
+
+def _near_misses(tree: ModularPipelineBlocks) -> Iterator[Finding]:
+    """Names that are nearly the same: one that is only read, after a block wrote the other."""
+    readers, writers = readers_and_writers(tree)
+    order = {path: index for index, (path, _) in enumerate(walk(tree))}
+    loops = [path for path, block in walk(tree) if isinstance(block, LoopSequentialPipelineBlocks)]
+
+    def may_follow(reader: str, writer: str) -> bool:
+        in_one_loop = any(_is_below(reader, loop) and _is_below(writer, loop) for loop in loops)
+        return order[writer] < order[reader] or in_one_loop
+
+    for read in sorted(set(readers) - set(writers)):
+        for written in sorted(writers):
+            if difflib.SequenceMatcher(None, read, written).ratio() <= 0.9:
+                continue
+            reader = next((r for r in readers[read] if any(may_follow(r, w) for w in writers[written])), None)
+            if reader is not None and reader not in readers.get(written, ()):
+                yield Finding(
+                    "near-miss",
+                    "warning",
+                    reader,
+                    f"reads `{read}`, which no block writes, while `{writers[written][0]}` writes `{written}`",
+                    f"if `{written}` is meant, rename one of them",
+                )
+
+
+def _is_below(path: str, ancestor: str) -> bool:
+    return not ancestor or path == ancestor or path.startswith(f"{ancestor}.")
+
+
+def _carried(tree: ModularPipelineBlocks) -> Iterator[Finding]:
+    for path, block in walk(tree):
+        if isinstance(block, LoopSequentialPipelineBlocks):
+            for value in carried_values(block):
+                yield Finding(
+                    "loop-carried",
+                    "note",
+                    path,
+                    f"`{value.name}` goes from one iteration to the next: {_listed(value.writers)} writes it, "
+                    f"{_listed(value.readers)} reads it",
+                    f"the first iteration reads the loop's input `{value.name}`",
+                )
+
+
+def _unread(tree: ModularPipelineBlocks) -> Iterator[Finding]:
+    readers, writers = readers_and_writers(tree)
+    leaves = [path for path, block in walk(tree) if not block.sub_blocks]
+    grouped = {
+        param.name for _, block in walk(tree) for param in block.intermediate_outputs if param.kwargs_type is not None
+    }
+    for name, paths in writers.items():
+        # what the last block makes is the result, and a group is read as a whole
+        if name not in readers and name not in grouped and leaves and leaves[-1] not in paths:
+            yield Finding(
+                "unread-output",
+                "note",
+                paths[0],
+                f"writes `{name}`, which no block reads",
+                "it is part of the result; if nobody needs it there, take it out of `intermediate_outputs`",
+            )
+
+
+def _listed(paths: Iterable[str]) -> str:
+    return " and ".join(f"`{path}`" for path in paths)
