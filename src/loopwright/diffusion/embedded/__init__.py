@@ -1,0 +1,35 @@
+"""The embedded model: small enough to come with the package; `model/README.md` says what it can and cannot do."""
+
+from __future__ import annotations
+
+import torch
+
+from loopwright.modular_pipelines import ModularPipeline
+
+from ..loading import load_pipeline
+from ..model_index import EMBEDDED_MODEL
+from ..morph import MorphBlocks
+from ..workflows import AutoImageBlocks
+
+__all__ = ["embedded_pipeline"]
+
+
+def embedded_pipeline(
+    dtype: torch.dtype = torch.float32, device: str | torch.device | None = None, workflow: str | None = None
+) -> ModularPipeline:
+    """A ready pipeline of the embedded model, for 64x64 images: `embedded_pipeline()(prompt="red apple")`.
+
+    Args:
+        dtype: the dtype of the models.
+        device: where the models go, the CPU if None.
+        workflow: only `text2image`, `image2image` or `inpainting`; or `morph`. The first three together if None.
+
+    Raises:
+        UnknownNameError: there is no such workflow.
+    """
+    if workflow == "morph":
+        return load_pipeline(MorphBlocks(), EMBEDDED_MODEL, dtype=dtype, device=device)
+    blocks = AutoImageBlocks()
+    return load_pipeline(
+        blocks if workflow is None else blocks.get_workflow(workflow), EMBEDDED_MODEL, dtype=dtype, device=device
+    )
