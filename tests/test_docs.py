@@ -1,0 +1,99 @@
+"""The documentation does what it says: its Python runs, and so do its `loopwright` commands.
+
+The snippets of a document run in their order, in one namespace and one folder, as a reader would run them. A snippet is
+left out only where its fence says so: ```python no-run.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<info>.*)$")
+SHELLS = {"bash", "console"}
+
+
+@dataclass
+class Snippet:
+    info: list[str]
+    line: int
+    text: str
+
+    @property
+    def runs(self) -> bool:
+        return bool(self.info) and self.info[0] in {"python"} | SHELLS and "no-run" not in self.info
+
+    @property
+    def commands(self) -> list[str]:
+        """The `loopwright` commands of a shell snippet: without the prompt, and with continued lines joined."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        commands = [line.removeprefix("$ ") for line in lines]
+        return [command for command in commands if command.startswith("loopwright ")]
+
+
+def snippets(markdown: str) -> Iterator[Snippet]:
+    lines = iter(enumerate(markdown.splitlines(), start=1))
+    for number, line in lines:
+        if opening := FENCE.match(line):
+            indent = len(opening["indent"])
+            text = []
+            for _, inner in lines:
+                if inner.strip() == opening["ticks"]:
+                    break
+                text.append(inner[indent:] if inner[:indent].isspace() else inner)
+            yield Snippet(opening["info"].split(), number + 1, "\n".join(text) + "\n")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_snippets_of_a_document_run(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    # A module of its own: what a snippet defines can be looked up by its module's name, as in a reader's script.
+    module = ModuleType(f"snippets_of_{document.stem}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for snippet in snippets(document.read_text(encoding="utf-8")):
+        if not snippet.runs:
+            continue
+        if snippet.info[0] == "python":
+            # Preceded by empty lines, so that a traceback shows the document's line.
+            source = "\n" * (snippet.line - 1) + snippet.text
+            exec(compile(source, str(document), "exec"), vars(module))
+        for command in snippet.commands if snippet.info[0] in SHELLS else []:
+            run_command(command, f"{document.name}:{snippet.line}")
+
+
+def run_command(command: str, place: str) -> None:
+    script = shutil.which("loopwright", path=str(Path(sys.executable).parent))
+    assert script is not None, "the command is not installed beside this Python: `make env` does that"
+    arguments = shlex.split(command, comments=True)[1:]
+    ran = subprocess.run([script, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert ran.returncode == 0, f"{place}: {command}\n{ran.stdout}\n{ran.stderr}"
+
+
+def test_snippets_are_found() -> None:
+    markdown = (
+        "Text\n```python\na = 1\n\nb = 2\n```\n"
+        "- in a list\n  ```bash\n  loopwright check \\\n    module:name\n  pip install loopwright\n  ```\n"
+        "```console\n$ loopwright describe\na tree\n```\n"
+        "```python no-run\nraise\n```\n```text\nnothing\n```\n"
+        "````markdown\n```python\nraise\n```\n````\n"
+    )
+    found = list(snippets(markdown))
+    assert [(snippet.info, snippet.line) for snippet in found if snippet.runs] == [
+        (["python"], 3),
+        (["bash"], 9),
+        (["console"], 14),
+    ]
+    assert found[0].text == "a = 1\n\nb = 2\n"
+    assert [shlex.split(command) for command in found[1].commands] == [["loopwright", "check", "module:name"]]
+    assert found[2].commands == ["loopwright describe"]
