@@ -1,0 +1,1 @@
+"""Loopwright against diffusers, as ratios: `python -m benchmarks` measures and writes docs/performance.md."""
