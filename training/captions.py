@@ -40,8 +40,8 @@ class Captions:
             return self._phrase(record["colour"], record["object"])
         if kind < 0.45 or not record["keywords"]:
             return f"a {name}" if self.random.random() < 0.1 else name
-        if kind < 0.8:
-            return self._join(self._some(record["keywords"], 1, 4))
+        if kind < 0.87:
+            return self._join(self._some(record["keywords"], 1 if self.random.random() < 0.15 else 2, 4))
         return self._join([name, *self._some(record["keywords"], 1, 2)])
 
     def of_copy(self, index: int) -> str:
