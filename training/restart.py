@@ -40,9 +40,7 @@ def restart(work: WorkFolder, model: Path, minutes: float, steps: int) -> None:
     torch.save(_checkpoint(denoiser, optimizers, minutes * 60, steps), work.denoiser)
 
 
-def _checkpoint(
-    model: nn.Module, optimizers: list[torch.optim.Optimizer], elapsed: float, step: int
-) -> dict[str, Any]:
+def _checkpoint(model: nn.Module, optimizers: list[torch.optim.Optimizer], elapsed: float, step: int) -> dict[str, Any]:
     """As `training.running` reads it: the model is its own average."""
     weights = model.state_dict()
     return {
