@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from .architecture import Denoiser, build_text_encoder, build_transformer, sample
-from .autoencoder import load_average, load_pictures, to_range
+from .autoencoder import LATENT_CHANNELS, load_average, load_pictures, to_range
 from .captions import TOKENS, Captions, build_tokenizer
 from .running import Training
 from .workfolder import WorkFolder, argument_parser, open_work, read_json
@@ -98,14 +99,28 @@ def draw(latents: Latents, captions: Captions) -> tuple[Tensor, list[str]]:
     return torch.stack(chosen), texts
 
 
-def add_gradients(model: Denoiser, clean: Tensor, sigma: Tensor, noise: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+def add_gradients(
+    model: Denoiser, bfloat16: bool, clean: Tensor, sigma: Tensor, noise: Tensor, ids: Tensor, mask: Tensor
+) -> Tensor:
     """Adds one part's share of the batch's gradients; returns its share of the loss."""
     mixed = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         velocity = model(mixed, sigma, ids, mask)
     loss = nn.functional.mse_loss(velocity.float(), noise - clean) * (len(clean) / BATCH)
     loss.backward()
     return loss.detach()
+
+
+def is_faster_in_bfloat16(model: Denoiser) -> bool:
+    """Whether this machine computes a part in less time with matrices in bfloat16: some processors only emulate it."""
+
+    def seconds(bfloat16: bool) -> float:
+        latents, ids = torch.zeros(PART, LATENT_CHANNELS, 16, 16), torch.zeros(PART, TOKENS, dtype=torch.long)
+        start = time.perf_counter()
+        add_gradients(model, bfloat16, latents, torch.zeros(PART), latents, ids, torch.ones_like(ids))
+        return time.perf_counter() - start
+
+    return min(seconds(True) for _ in range(3)) < min(seconds(False) for _ in range(3))
 
 
 def named_share(
@@ -114,8 +129,7 @@ def named_share(
     """Of 64 originals asked for by name, the share whose sample lies nearest to them among all originals' latents."""
     indices = random.Random(0).sample(range(len(latents.originals)), 64)
     prompts = [described["originals"][index]["names"][0] for index in indices]
-    with torch.autocast("cpu", torch.bfloat16):
-        drawn = sample(model, tokenizer, prompts, seed=0)
+    drawn = sample(model, tokenizer, prompts, seed=0)
     nearest = torch.cdist(drawn.float().flatten(1), latents.originals.flatten(1)).argmin(1)
     return float((nearest == torch.tensor(indices)).float().mean())
 
@@ -131,6 +145,8 @@ def train(work: WorkFolder, minutes: float) -> None:
         work.denoiser, work.log("denoiser"), model, build_optimizers(model, workers), minutes=minutes, decay=0.999
     )
     captions = Captions(described, random.Random(training.step))
+    bfloat16 = is_faster_in_bfloat16(model)
+    training.note(f"matrices in {'bfloat16' if bfloat16 else 'float32'}: faster on this machine")
     with ThreadPoolExecutor(workers) as pool:
         for step in training.steps(BATCH):
             clean, texts = draw(latents, captions)
@@ -139,7 +155,7 @@ def train(work: WorkFolder, minutes: float) -> None:
             batch = clean, sigma, torch.randn_like(clean), tokens["input_ids"], tokens["attention_mask"]
             parts = zip(*(tensor.split(PART) for tensor in batch), strict=True)
             model.zero_grad(set_to_none=True)
-            losses = list(pool.map(lambda part: add_gradients(model, *part), parts))
+            losses = list(pool.map(lambda part: add_gradients(model, bfloat16, *part), parts))
             training.descend(torch.stack(losses).sum(), clip=1.0, pool=pool)
             if step % 500 == 499:
                 share = named_share(training.average.module, tokenizer, latents, described)
