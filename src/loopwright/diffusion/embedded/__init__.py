@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from loopwright.errors import UnknownNameError, did_you_mean
 from loopwright.modular_pipelines import ModularPipeline
 
 from ..loading import load_pipeline
@@ -30,6 +31,12 @@ def embedded_pipeline(
     if workflow == "morph":
         return load_pipeline(MorphBlocks(), EMBEDDED_MODEL, dtype=dtype, device=device)
     blocks = AutoImageBlocks()
+    names = [*blocks.available_workflows, "morph"]
+    if workflow is not None and workflow not in names:
+        raise UnknownNameError(
+            f"the embedded model has no workflow `{workflow}`{did_you_mean(str(workflow), names)}; "
+            f"it has {', '.join(f'`{name}`' for name in names)}"
+        )
     return load_pipeline(
         blocks if workflow is None else blocks.get_workflow(workflow), EMBEDDED_MODEL, dtype=dtype, device=device
     )
