@@ -188,5 +188,5 @@ def sequences(repetitions: int) -> list[Result]:
     single = [sequence(library, [single_leaf(library) for _ in range(10)]) for library in (our_library, their_library)]
     assert single[0](x=0, output="x") == single[1](x=0, output="x") == 10
     times = in_turns(lambda: single[0](x=0), lambda: single[1](x=0), calls=200, repetitions=repetitions)
-    results.append(Result("a call of a sequence of 10 blocks of 1 input and 1 output", *times))
+    results.append(Result("a call of a sequence of 10 blocks of 1 input and 1 output", *times, bar=0.25))
     return results

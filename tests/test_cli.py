@@ -131,6 +131,10 @@ class Count(LoopSequentialPipelineBlocks):
 
 pipe = Count().init_pipeline if {good} else None
 number = 3
+nothing = None
+
+class Names(Add):
+    inputs = ["x"]
 """
 
 
@@ -190,6 +194,12 @@ MISTAKES: list[tuple[list[str], str]] = [
         "Invalid value for '--steps': Input should be a valid integer, unable to parse string as an integer",
     ),
     ([*GENERATE, "--steps", "0"], "--steps must be at least 1, not 0"),
+    ([*GENERATE, "--steps", "-3"], "--steps must be at least 1, not -3"),
+    (
+        [*GENERATE, "--guidance", "high"],
+        "Invalid value for '--guidance': Input should be a valid number, unable to parse string as a number",
+    ),
+    ([*GENERATE, "--guidance", "nan"], "`guidance_scale` must be a number, not nan"),
     ([*GENERATE, "-n", "0"], "-n must be at least 1, not 0"),
     ([*GENERATE, "--seed", "-1"], "--seed must lie between 0 and 2^63 - 1, not -1"),
     (
@@ -203,8 +213,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([*GENERATE, "-o", "absent/dog.png"], "cannot write absent/dog.png: there is no folder absent"),
     ([*GENERATE, "-o", "."], ". is a folder; name a file in it, such as picture.png"),
     ([*GENERATE, "--image", "absent.png"], "--image: there is no file absent.png"),
+    ([*GENERATE, "--image", "."], "--image: . is a folder; name an image in it"),
     ([*GENERATE, "--image", "text.png"], "--image: text.png is not an image that can be read"),
     ([*GENERATE, "--image", "red.png", "--strength", "2"], "--strength must be between 0 and 1, not 2"),
+    ([*GENERATE, "--image", "red.png", "--strength", "-0.5"], "--strength must be between 0 and 1, not -0.5"),
     ([*GENERATE, "--mask", "red.png"], "--mask needs --image: the picture to change where the mask is white"),
     ([*GENERATE, "--strength", "0.5"], "--strength needs --image: the picture to start from"),
     (
@@ -218,12 +230,30 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["morph", "cat", "dog", "--frames", "1"], "--frames must be at least 2, not 1"),
     (["morph", "cat", "dog", "-o", "morph.gif"], "cannot write morph.gif: it must end in .webp, not .gif"),
     (["describe", "--format", "htm"], "--format must be text or mermaid or html, not 'htm', did you mean `html`?"),
+    (
+        ["describe", "--workflow", "txt2img"],
+        "`AutoImageBlocks` has no workflow `txt2img`, did you mean `text2image`?; it has `text2image`, `image2image`, "
+        "`inpainting`",
+    ),
+    (
+        ["check", "good_blocks:Count", "--workflow", "text2image"],
+        "`Count` has no workflows: it does not set `_workflow_map`",
+    ),
+    (["describe", "-o", "blocks.png"], "cannot write blocks.png: it must end in .txt, not .png"),
     (["describe", "good_blocks"], "'good_blocks' is not of the form module:attribute, such as my_blocks:Denoise"),
     (["describe", "absent_blocks:Count"], "there is no module absent_blocks, here or installed"),
     (["describe", "good_blocks:count"], "the module good_blocks has no attribute `count`, did you mean `Count`?"),
     (
         ["check", "good_blocks:number"],
         "good_blocks:number is a int; it must be a class or an instance of blocks, or a pipeline",
+    ),
+    (
+        ["check", "good_blocks:nothing"],
+        "good_blocks:nothing is None; it must be a class or an instance of blocks, or a pipeline",
+    ),
+    (
+        ["describe", "good_blocks:Names"],
+        "`Names.inputs` holds 'x', which is not an `InputParam`; write `InputParam(\"x\")`",
     ),
     (
         ["check", "broken_blocks:Count"],
@@ -246,6 +276,32 @@ def test_a_mistake_is_one_line(
     assert captured.err == f"error: {message}\n"
     assert captured.out == ""
     assert {name for name in files(folder) if name != "__pycache__"} == before
+
+
+@pytest.mark.parametrize("arguments", [[*GENERATE, "-o", "locked/dog.png"], ["describe", "-o", "locked/blocks.txt"]])
+def test_a_folder_that_cannot_be_written_to(
+    arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "locked").mkdir()
+    # who runs the tests as root may write anywhere
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "locked")
+    assert main(arguments) == 2
+    error = f"error: cannot write {arguments[-1]}: the folder locked is not writable\n"
+    assert capsys.readouterr() == ("", error)
+    assert files(folder / "locked") == []
+
+
+@pytest.mark.parametrize("arguments", [[*GENERATE, "-o", "dog.png"], ["describe", "-o", "blocks.txt"]])
+def test_a_file_that_cannot_be_written(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "replace", full)
+    assert main(arguments) == 2
+    assert capsys.readouterr() == ("", f"error: cannot write {arguments[-1]}: No space left on device\n")
 
 
 # Start and stop

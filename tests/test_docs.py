@@ -1,4 +1,4 @@
-"""The documentation does what it says: its Python runs, and so do its `loopwright` commands.
+"""The documentation does what it says: its Python runs, so do its `loopwright` commands, and its diagram is true.
 
 The snippets of a document run in their order, in one namespace and one folder, as a reader would run them. A snippet is
 left out only where its fence says so: ```python no-run.
@@ -17,6 +17,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from loopwright import describe
+from loopwright.diffusion import TextToImageBlocks
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -78,6 +81,13 @@ def run_command(command: str, place: str) -> None:
     arguments = shlex.split(command, comments=True)[1:]
     ran = subprocess.run([script, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert ran.returncode == 0, f"{place}: {command}\n{ran.stdout}\n{ran.stderr}"
+
+
+def test_the_readme_shows_the_blocks_as_they_are() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text.partition("<!-- blocks:begin -->\n")[2].partition("<!-- blocks:end -->\n")[0]
+    described = describe(TextToImageBlocks(), format="mermaid")
+    assert shown == f"```mermaid\n{described}\n```\n", "`make readme` writes it anew"
 
 
 def test_snippets_are_found() -> None:

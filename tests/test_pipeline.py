@@ -76,6 +76,21 @@ def test_a_missing_input_names_the_block_that_needs_it(pipe: ModularPipeline) ->
     assert str(caught.value) == "missing the required input `image`, which block `scale` needs; no value was given"
 
 
+def test_an_input_that_one_block_requires_may_be_set_by_an_earlier_one_that_does_not() -> None:
+    class SetImage(ModularPipelineBlocks):
+        inputs = [InputParam("image")]
+
+        def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+            block_state = self.get_block_state(state)
+            if block_state.image is None:
+                block_state.image = 7
+            self.set_block_state(state, block_state)
+            return components, state
+
+    pipe = SequentialPipelineBlocks.from_blocks_dict({"set": SetImage, "scale": Scale}).init_pipeline()
+    assert (pipe(output="image"), pipe(image=None, output="image"), pipe(image=1, output="image")) == (14, 14, 2)
+
+
 def test_an_unknown_output_is_refused_before_the_blocks_run(pipe: ModularPipeline) -> None:
     with pytest.raises(UnknownValueError, match="did you mean `image`"):
         pipe(image=3, output="imgae")

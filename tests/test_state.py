@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from loopwright import BlockState, PipelineState
+from loopwright import BlockState, InputParam, ModularPipelineBlocks, PipelineState, SequentialPipelineBlocks
 from loopwright.errors import InvalidInputError, UnknownValueError
 from tests.blocks.arithmetic import AddOne
 
@@ -163,9 +163,16 @@ class TestBlockState:
     def test_an_absent_item_is_none(self) -> None:
         assert BlockState()["absent"] is None
 
-    def test_an_absent_attribute_is_an_error_that_names_the_nearest(self) -> None:
+    def test_an_absent_attribute_is_an_error_that_names_the_nearest_when_it_leaves_the_block(self) -> None:
+        class Misspells(ModularPipelineBlocks):
+            inputs = [InputParam("latents")]
+
+            def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+                self.get_block_state(state).latent  # noqa: B018
+                return components, state
+
         with pytest.raises(UnknownValueError) as raised:
-            BlockState(latents=1).latent  # noqa: B018
+            SequentialPipelineBlocks.from_blocks_dict({"misspells": Misspells})(None, PipelineState({"latents": 1}))
         assert str(raised.value) == (
             "the block state has no value `latent`, did you mean `latents`?; it holds `latents`"
         )

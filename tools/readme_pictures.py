@@ -1,9 +1,12 @@
-"""Makes the pictures of README.md, into docs/pictures/: `python -m tools.readme_pictures`.
+"""Makes the pictures of README.md: `python -m tools.readme_pictures`.
+
+In docs/pictures/:
 
 - `forming.png`: a picture as it forms, seen by a block that is put into the denoising loop.
 - `grid.png`: pictures by name; in the last two rows, pairs of colour and object that were held out of the training. The
   pairs are the first of the list in `training/results.json`, with one seed for all: nothing is picked.
-- `blocks.html`: the blocks of text to image, described.
+
+In README.md itself, between its two marks: the blocks of text to image, described for Mermaid, which GitHub draws.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from loopwright.diffusion.model_index import EMBEDDED_MODEL
 from loopwright.modular_pipelines import ComponentSpec, InputParam, ModularPipelineBlocks, OutputParam
 
 ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 PICTURES = ROOT / "docs" / "pictures"
+BEGIN, END = "<!-- blocks:begin -->\n", "<!-- blocks:end -->\n"
 SIDE, GAP, SEED = 96, 8, 0
 NAMES = [
     "red apple", "soccer ball", "unicorn", "house", "rocket", "octopus", "pizza", "sunflower",
@@ -77,13 +82,22 @@ def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
     return whole
 
 
+def draw_blocks() -> None:
+    """Put the diagram of the blocks into README.md."""
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    diagram = describe(TextToImageBlocks(), format="mermaid")
+    README.write_text(f"{before}{BEGIN}```mermaid\n{diagram}\n```\n{END}{after}", encoding="utf-8")
+
+
 def main() -> None:
     """Make all of them."""
+    draw_blocks()
     PICTURES.mkdir(parents=True, exist_ok=True)
     forming("red apple").save(PICTURES / "forming.png", optimize=True)
     grid().save(PICTURES / "grid.png", optimize=True)
-    (PICTURES / "blocks.html").write_text(describe(TextToImageBlocks(), format="html") + "\n", encoding="utf-8")
-    print(f"wrote forming.png, grid.png and blocks.html to {PICTURES.relative_to(ROOT)}")
+    print(f"wrote forming.png and grid.png to {PICTURES.relative_to(ROOT)}, and the blocks to {README.name}")
 
 
 if __name__ == "__main__":

@@ -38,10 +38,10 @@ class Captions:
         name, kind = self.random.choice(record["names"]), self.random.random()
         if record["object"] and kind < 0.08 and record["object"] not in self._held.get(record["colour"], ()):
             return self._phrase(record["colour"], record["object"])
-        if kind < 0.45 or not record["keywords"]:
+        if kind < 0.35 or not record["keywords"]:
             return f"a {name}" if self.random.random() < 0.1 else name
-        if kind < 0.87:
-            return self._join(self._some(record["keywords"], 1 if self.random.random() < 0.15 else 2, 4))
+        if kind < 0.92:
+            return self._join(self._some(record["keywords"], *self.random.choice([(1, 4), (2, 4), (3, 3), (3, 3)])))
         return self._join([name, *self._some(record["keywords"], 1, 2)])
 
     def of_copy(self, index: int) -> str:

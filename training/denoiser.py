@@ -29,7 +29,7 @@ from .workfolder import WorkFolder, argument_parser, open_work, read_json
 
 BATCH = 128
 PART = 32
-ORIGINALS = 0.72
+ORIGINALS = 0.8
 DROPPED = 0.1
 # Mean of the logit of sigma: above 0, since what the picture shows is settled while the noise is strong.
 LOGIT_MEAN = 0.3

@@ -20,12 +20,14 @@ from loopwright.state import BlockState, PipelineState
 
 if TYPE_CHECKING:
     from loopwright.pipeline import ModularPipeline
+    from loopwright.run import Checkpoint
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AutoPipelineBlocks",
     "BlockState",
+    "Checkpoint",
     "ComponentSpec",
     "ConditionalPipelineBlocks",
     "ConfigSpec",
@@ -48,11 +50,15 @@ _registry.provide("describe", "loopwright.describe:describe")
 
 
 def __getattr__(name: str) -> Any:
-    # the pipeline alone needs torch and diffusers, which take seconds: it is imported when it is first used
+    # what needs torch and diffusers, which take seconds, is imported when it is first used
     if name == "ModularPipeline":
         from loopwright.pipeline import ModularPipeline
 
         return ModularPipeline
+    if name == "Checkpoint":
+        from loopwright.run import Checkpoint
+
+        return Checkpoint
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

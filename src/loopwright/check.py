@@ -17,16 +17,20 @@ from loopwright.blocks import (
 )
 from loopwright.blocks.composite import loop_variables_of, missing_variable_message
 from loopwright.blocks.dataflow import carried_values, execution_units, readers_and_writers
+from loopwright.blocks.declarations import declaration_mistakes, misspelt_attributes, signature_mistake
 from loopwright.blocks.documentation import type_name
-from loopwright.blocks.source import given_variables, state_access, wrapper_access
+from loopwright.blocks.source import given_variables, keeps_block_state, state_access, wrapper_access
 from loopwright.blocks.sub_blocks import as_block
-from loopwright.errors import BlockTypeError, CheckError, did_you_mean
+from loopwright.errors import CheckError, did_you_mean
 from loopwright.params import InputParam, OutputParam
 
 __all__ = ["CALL_OPTIONS", "Finding", "check", "raise_errors"]
 
 CALL_OPTIONS = frozenset({"callbacks", "checkpoint", "output", "progress", "state", "timeout"})
 """What a call takes besides inputs. No input may have such a name."""
+
+# what a value of such a name would hide
+_STATE_METHODS = frozenset({"as_dict", "get", "get_by_kwargs", "set"})
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,17 @@ def check(blocks: Any) -> list[Finding]:
     """Look for mistakes in a tree of blocks.
 
     Errors:
+        bad-declaration: what a block declares is not a list of what it should be. Nothing else is looked for then.
+        misspelt-attribute: a class has an attribute of a wrong name, and lacks the one that is meant.
+        bad-signature: a method has no room for the arguments that it is called with.
         missing-loop-variable: a block requires a loop variable that its loop does not give.
         read-before-write: a block of a loop reads a value that nobody has written and that is not an input.
-        option-collision: an input has the name of a call option.
+        option-collision: an input has the name of a call option, or of a method of the state.
 
     Warnings:
         not-defined: a block does not say what it does.
+        lost-outputs: a block takes its values out of the state, and never gives any back.
+        unknown-trigger: a conditional chooses by a name that no block reads or writes.
         clashing-type, clashing-default, clashing-component: two blocks declare one name differently.
         near-miss: a block reads a name that nobody writes, and that is nearly one that an earlier block writes.
 
@@ -79,9 +88,14 @@ def check(blocks: Any) -> list[Finding]:
         BlockTypeError: it is none of these.
     """
     tree = as_tree(blocks)
+    unreadable = list(_bad_declarations(tree))
+    if unreadable:
+        return unreadable
     findings = [
         *_errors(tree),
         *_undefined(tree),
+        *_lost_outputs(tree),
+        *_unknown_triggers(tree),
         *_clashes(tree),
         *_near_misses(tree),
         *_carried(tree),
@@ -93,7 +107,7 @@ def check(blocks: Any) -> list[Finding]:
 
 def raise_errors(blocks: ModularPipelineBlocks) -> None:
     """Raise a `CheckError` if `check` would find errors."""
-    errors = list(_errors(blocks))
+    errors = list(_bad_declarations(blocks)) or list(_errors(blocks))
     if errors:
         lines = "\n".join(f"  {finding}" for finding in errors)
         count = "an error" if len(errors) == 1 else f"{len(errors)} errors"
@@ -107,19 +121,49 @@ def as_tree(blocks: Any) -> ModularPipelineBlocks:
         BlockTypeError: it is none of these.
     """
     inner = blocks if inspect.isclass(blocks) else getattr(blocks, "_blocks", blocks)
-    try:
-        tree: ModularPipelineBlocks = as_block(inner, "blocks")
-    except BlockTypeError as error:
-        raise BlockTypeError(str(error).replace("sub-block `blocks`", "what was given")) from error
+    tree: ModularPipelineBlocks = as_block(inner, "what was given")
     return tree
 
 
+def _bad_declarations(tree: ModularPipelineBlocks) -> Iterator[Finding]:
+    for path, block in walk(tree):
+        for mistake in declaration_mistakes(block):
+            yield Finding("bad-declaration", "error", path, *mistake)
+
+
 def _errors(tree: ModularPipelineBlocks) -> Iterator[Finding]:
+    for path, block in walk(tree):
+        yield from _misspelt(path, block)
+        yield from _bad_signatures(path, block)
+    for variable in loop_variables_of(type(tree)).required:
+        message = missing_variable_message("", tree, variable, None)
+        yield Finding("missing-loop-variable", "error", "", message, "put the block into a loop that gives it one")
     yield from _missing_variables(tree, "", None)
     for path, block in walk(tree):
         if isinstance(block, LoopSequentialPipelineBlocks):
             yield from _reads_before_writes(path, block)
     yield from _option_collisions(tree)
+
+
+def _misspelt(path: str, block: ModularPipelineBlocks) -> Iterator[Finding]:
+    for wrong, right in misspelt_attributes(type(block)):
+        yield Finding(
+            "misspelt-attribute",
+            "error",
+            path,
+            f"`{type(block).__name__}` sets `{wrong}`, did you mean `{right}`?",
+            f"rename it, or, if it is meant for something else, define `{right}` as well",
+        )
+
+
+def _bad_signatures(path: str, block: ModularPipelineBlocks) -> Iterator[Finding]:
+    cls = type(block)
+    mistakes = [signature_mistake(cls, "__call__", "components", "state")]
+    if isinstance(block, LoopSequentialPipelineBlocks):
+        mistakes.append(signature_mistake(cls, "iterate", "components", "block_state"))
+    for mistake in mistakes:
+        if mistake is not None:
+            yield Finding("bad-signature", "error", path, *mistake)
 
 
 def _missing_variables(
@@ -153,7 +197,7 @@ def _missing_variables(
                         inner,
                         missing_variable_message(name, child, variable, given),
                         f"give it in `{type(block).__name__}`, or give the argument a default"
-                        if given
+                        if given is not None
                         else "put the block into a loop that gives it, or give the argument a default",
                     )
         yield from _missing_variables(child, inner, given, known)
@@ -199,12 +243,13 @@ def _option_collisions(tree: ModularPipelineBlocks) -> Iterator[Finding]:
         if block.sub_blocks and not isinstance(block, LoopSequentialPipelineBlocks):
             continue
         for param in own:
-            if param.name in CALL_OPTIONS:
+            taken = "an option of every call" if param.name in CALL_OPTIONS else "a method of every block state"
+            if param.name in CALL_OPTIONS or param.name in _STATE_METHODS:
                 yield Finding(
                     "option-collision",
                     "error",
                     path,
-                    f"declares the input `{param.name}`, which is an option of every call",
+                    f"declares the input `{param.name}`, which is {taken}",
                     f"rename it, for example to `{param.name}_input`",
                 )
 
@@ -228,6 +273,37 @@ def _undefined(tree: ModularPipelineBlocks) -> Iterator[Finding]:
             yield Finding(
                 "not-defined", "warning", path, f"`{cls.__name__}` does not define `{missing}`", f"define `{missing}`"
             )
+
+
+def _lost_outputs(tree: ModularPipelineBlocks) -> Iterator[Finding]:
+    for path, block in walk(tree):
+        is_loop = isinstance(block, LoopSequentialPipelineBlocks)
+        if block.sub_blocks and not is_loop:
+            continue
+        base = LoopSequentialPipelineBlocks if is_loop else ModularPipelineBlocks
+        if block.intermediate_output_names and keeps_block_state(type(block), base):
+            yield Finding(
+                "lost-outputs",
+                "warning",
+                path,
+                f"`{type(block).__name__}` calls `get_block_state` and never `set_block_state`: what it writes is lost",
+                "call `self.set_block_state(state, block_state)` before it returns",
+            )
+
+
+def _unknown_triggers(tree: ModularPipelineBlocks) -> Iterator[Finding]:
+    readers, writers = readers_and_writers(tree)
+    known = {*readers, *writers}
+    for path, block in walk(tree):
+        for trigger in block.block_trigger_inputs if isinstance(block, ConditionalPipelineBlocks) else ():
+            if trigger is not None and trigger not in known:
+                yield Finding(
+                    "unknown-trigger",
+                    "warning",
+                    path,
+                    f"chooses by `{trigger}`, which no block reads or writes{did_you_mean(trigger, known)}",
+                    f'declare it where it is read: `InputParam("{trigger}")`',
+                )
 
 
 def _clashes(tree: ModularPipelineBlocks) -> Iterator[Finding]:

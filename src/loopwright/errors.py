@@ -4,6 +4,7 @@
     ├── DefinitionError (ValueError)        a block, or a tree of blocks, is not well defined
     │   ├── BlockTypeError (TypeError)        something that is not a block stands where a block belongs
     │   ├── LoopVariableError                 a loop does not give a variable that one of its blocks requires
+    │   ├── NotDefinedError (NotImplementedError)   a class lacks what its author must define
     │   └── CheckError                        `loopwright.check` found errors; `.findings` holds them
     ├── UnknownInputError (TypeError)       a call names an input that the pipeline does not have
     ├── MissingInputError (ValueError)      a required input was not given
@@ -13,7 +14,14 @@
     ├── ComponentLoadError (ValueError)     a component could not be created or loaded
     ├── UnknownNameError (KeyError, ValueError)   no workflow, block or template of that name
     ├── UnknownValueError (KeyError, AttributeError)   a state holds no value of that name
-    └── OutputNotSetError (ValueError)      a block declared an output and did not set it
+    ├── OutputNotSetError (ValueError)      a block declared an output and did not set it
+    ├── CheckpointError (ValueError)        a run cannot be saved to, or resumed from, a folder
+    │   ├── CheckpointDamagedError            a file of it is not what was written
+    │   ├── CheckpointMismatchError           the pipeline is not the one that was saved
+    │   └── UnsavableValueError (TypeError)   a value of the run cannot be saved
+    ├── RunCancelledError (RuntimeError)    the result of a run was asked for that was cancelled
+    ├── RunStateError (RuntimeError)        a run is not in a state in which it can do what it was asked for
+    └── RunTimeoutError (TimeoutError)      a run took longer than its `timeout`
 
 An exception that a block raises by itself is not wrapped: it reaches the caller as it is, with a note of where it
 happened, and with `error.loopwright`, a `BlockLocation`, for code that wants to know.
@@ -29,6 +37,9 @@ __all__ = [
     "BlockLocation",
     "BlockTypeError",
     "CheckError",
+    "CheckpointDamagedError",
+    "CheckpointError",
+    "CheckpointMismatchError",
     "ComponentLoadError",
     "DefinitionError",
     "InvalidInputError",
@@ -36,12 +47,19 @@ __all__ = [
     "LoopwrightError",
     "MissingComponentError",
     "MissingInputError",
+    "NotDefinedError",
     "OutputNotSetError",
+    "RunCancelledError",
+    "RunStateError",
+    "RunTimeoutError",
     "UnknownComponentError",
     "UnknownInputError",
     "UnknownNameError",
     "UnknownValueError",
+    "UnsavableValueError",
+    "brief",
     "did_you_mean",
+    "kind_of",
     "locate",
     "nearest",
 ]
@@ -61,6 +79,10 @@ class BlockTypeError(DefinitionError, TypeError):
 
 class LoopVariableError(DefinitionError):
     """A loop does not give a variable that one of its blocks requires."""
+
+
+class NotDefinedError(DefinitionError, NotImplementedError):
+    """A class lacks what its author must define, such as `__call__`."""
 
 
 class CheckError(DefinitionError):
@@ -154,27 +176,67 @@ class OutputNotSetError(LoopwrightError, ValueError):
     """A block declared an output and did not set it."""
 
 
+class CheckpointError(LoopwrightError, ValueError):
+    """A run cannot be saved to, or resumed from, a folder."""
+
+
+class CheckpointDamagedError(CheckpointError):
+    """A file of a checkpoint is not what was written."""
+
+
+class CheckpointMismatchError(CheckpointError):
+    """The pipeline that a run is to be resumed in is not the one in which it was saved."""
+
+
+class UnsavableValueError(CheckpointError, TypeError):
+    """A value of a run cannot be saved."""
+
+
+class RunCancelledError(LoopwrightError, RuntimeError):
+    """The result of a run was asked for that was cancelled."""
+
+
+class RunStateError(LoopwrightError, RuntimeError):
+    """A run is not in a state in which it can do what it was asked for."""
+
+
+class RunTimeoutError(LoopwrightError, TimeoutError):
+    """A run took longer than its `timeout`."""
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that is most like `name`, or None if none is alike.
 
-    A candidate of which `name` is a part, or that is a part of `name`, counts as alike (`steps` and
-    `num_inference_steps`).
+    A candidate of which `name` is a part, or that is a part of `name`, counts as alike. Words count for more than
+    letters, unless nearly all letters agree: `steps` is like `num_inference_steps`, not like `state`.
     """
     known = [candidate for candidate in candidates if candidate]
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if close:
-        return close[0]
+
+    def closest(alike: Iterable[str]) -> str | None:
+        return min(alike, key=lambda c: (abs(len(c) - len(name)), c), default=None)
+
+    def by_letters(cutoff: float) -> str | None:
+        return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=cutoff)), None)
+
     if len(name) < 3:
-        return None
-    words = set(name.lower().split("_"))
-    containing = [c for c in known if words & set(c.lower().split("_")) or name in c or c in name]
-    return min(containing, key=lambda c: (abs(len(c) - len(name)), c), default=None)
+        return by_letters(0.6)
+    words = {c: set(c.lower().split("_")) for c in (name, *known)}
+    parts = [c for c in known if words[name] <= words[c] or words[c] <= words[name] or name in c or c in name]
+    sharing = [c for c in known if words[name] & words[c]]
+    return by_letters(0.8) or closest(c for c in parts if len(c) > 2) or by_letters(0.6) or closest(sharing)
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """The end of a message, such as ``", did you mean `latents`?"``; empty if no candidate is alike."""
     match = nearest(name, candidates)
     return f", did you mean `{match}`?" if match is not None else ""
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for a message: "a str", "the class `Linear`", "None"."""
+    if value is None:
+        return "None"
+    return f"the class `{value.__name__}`" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 class BlockLocation:
@@ -218,7 +280,7 @@ class BlockLocation:
         """One line: ``in block `denoise.denoiser`, iteration 3 of loop `denoise` (i=3, t=801)``."""
         parts = [f"in block `{self.path}`"] if self._names else []
         for path, index, variables in reversed(self.iterations):
-            given = ", ".join(f"{name}={_brief(value)}" for name, value in variables.items())
+            given = ", ".join(f"{name}={brief(value)}" for name, value in variables.items())
             loop = f"loop `{path}`" if path else "the loop"
             parts.append(f"iteration {index} of {loop}" + (f" ({given})" if given else ""))
         return ", ".join(parts)
@@ -255,7 +317,7 @@ def locate(
     location.annotate(error)
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
     """A short form of a value for a message. Tensors are shown by shape unless they are single numbers on the CPU."""
     shape = getattr(value, "shape", None)
     if shape is not None and hasattr(value, "dtype"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from copy import deepcopy
+from dataclasses import replace
+from os import PathLike
 from typing import Any, Self
 
 import torch
@@ -16,11 +19,15 @@ from loopwright.blocks import (
     SequentialPipelineBlocks,
     walk,
 )
+from loopwright.blocks.composite import run_whole
 from loopwright.blocks.facts import cached
-from loopwright.blocks.sub_blocks import as_block
-from loopwright.check import raise_errors
+from loopwright.blocks.sub_blocks import as_block, from_diffusers
+from loopwright.check import CALL_OPTIONS, raise_errors
 from loopwright.errors import (
     BlockLocation,
+    CheckpointError,
+    CheckpointMismatchError,
+    ComponentLoadError,
     DefinitionError,
     InvalidInputError,
     MissingInputError,
@@ -28,10 +35,14 @@ from loopwright.errors import (
     UnknownComponentError,
     UnknownInputError,
     UnknownValueError,
+    brief,
     did_you_mean,
-    nearest,
+    kind_of,
 )
 from loopwright.params import InputParam
+from loopwright.run import Event, Execution, Run, RunOptions, is_run_scoped
+from loopwright.run.asynchronous import events_of, result_of
+from loopwright.run.checkpoints import Checkpoint, compare, fingerprint, read_saved, same, saved_start
 from loopwright.specs import ComponentSpec, ConfigSpec
 from loopwright.state import PipelineState
 
@@ -58,6 +69,8 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
     config_name = "modular_model_index.json"
     hf_device_map: dict[str, Any] | None = None
     default_blocks_name: str | None = None
+    # set on the view that a run has of its pipeline
+    _driver: Any = None
 
     def __init__(
         self,
@@ -74,10 +87,16 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
                 "this version does not load components by itself, and has no ComponentsManager: load them, and give "
                 "them to `update_components`"
             )
-        tree: ModularPipelineBlocks = as_block(blocks, "blocks")
+        tree: ModularPipelineBlocks = as_block(blocks, "`blocks`")
         if workflow is not None:
             tree = tree.get_workflow(workflow)
         raise_errors(tree)
+        for name in [*tree.component_names, *(spec.name for spec in tree.expected_configs)]:
+            if hasattr(ModularPipeline, str(name)):
+                raise DefinitionError(
+                    f"a block of `{type(tree).__name__}` expects a component or configuration value `{name}`, which is "
+                    f"an attribute of every pipeline; give it another name"
+                )
         self._blocks = tree
         self._component_specs: dict[str, ComponentSpec] = {
             str(spec.name): deepcopy(spec) for spec in tree.expected_components
@@ -122,7 +141,7 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
     @property
     def components(self) -> dict[str, Any]:
         """The components by name; None for those that are not loaded."""
-        return {name: self.__dict__[name] for name in self._component_specs if name in self.__dict__}
+        return {name: getattr(self, name) for name in self._component_specs}
 
     @property
     def component_names(self) -> list[str]:
@@ -150,7 +169,7 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
             UnknownComponentError: no block expects such a component.
         """
         if name not in self._component_specs:
-            raise UnknownComponentError(self._unknown_component(name))
+            raise UnknownComponentError(self._unknown_component(name, settable=False))
         return deepcopy(self._component_specs[name])
 
     def register_components(self, **kwargs: Any) -> None:
@@ -161,7 +180,7 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
         """
         for name, component in kwargs.items():
             if name not in self._component_specs:
-                raise UnknownComponentError(self._unknown_component(name))
+                raise UnknownComponentError(self._unknown_component(name, settable=False))
             spec = self._component_specs[name]
             if spec.default_creation_method == "from_pretrained":
                 self.register_to_config(**{name: (*_library_and_class(component), _spec_to_dict(spec))})
@@ -176,10 +195,13 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
 
         Raises:
             UnknownComponentError: no block expects a component or configuration value of that name. Nothing is changed.
+            ComponentLoadError: what is given cannot be a component, or could not be made or loaded. Nothing is changed.
         """
-        for name in kwargs:
+        for name, given in kwargs.items():
             if name not in self._component_specs and name not in self._config_specs:
                 raise UnknownComponentError(self._unknown_component(name))
+            if name in self._component_specs:
+                _require_component(name, given, self._component_specs[name])
         components: dict[str, Any] = {}
         specs: dict[str, ComponentSpec] = {}
         for name, given in kwargs.items():
@@ -190,11 +212,13 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
                 component = given.create() if given.default_creation_method == "from_config" else given.load()
             components[name] = component
             specs[name] = self._updated_spec(name, component)
-        self._component_specs.update(specs)
+        # made anew, as the view of a run shares them
+        self._component_specs = {**self._component_specs, **specs}
         self.register_components(**components)
         configs = {name: value for name, value in kwargs.items() if name in self._config_specs}
-        for name, value in configs.items():
-            self._config_specs[name].default = value
+        self._config_specs = {
+            name: replace(spec, default=configs.get(name, spec.default)) for name, spec in self._config_specs.items()
+        }
         self.register_to_config(**configs)
 
     def _updated_spec(self, name: str, component: Any) -> ComponentSpec:
@@ -206,20 +230,38 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
             return ComponentSpec(name=name, type_hint=type(component), description=current.description)
         return ComponentSpec.from_component(name, component)
 
-    def _unknown_component(self, name: str) -> str:
-        known = [*self._component_specs, *self._config_specs]
-        return (
-            f"no block of this pipeline expects a component or configuration value `{name}`"
-            f"{did_you_mean(name, known)}; "
-            + (f"they expect {', '.join(f'`{n}`' for n in sorted(known))}" if known else "they expect none")
+    def _unknown_component(self, name: str, settable: bool = True) -> str:
+        """What to tell somebody who named a component that there is not.
+
+        Args:
+            name: the name.
+            settable: whether configuration values were meant as well.
+        """
+        if name in self._config_specs:
+            return (
+                f"`{name}` is a configuration value, not a component: it is `pipe.{name}`, set by `update_components`"
+            )
+        known = [*self._component_specs, *(self._config_specs if settable else ())]
+        kind = "component or configuration value" if settable else "component"
+        return f"no block of this pipeline expects a {kind} `{name}`{did_you_mean(name, known)}; " + (
+            f"they expect {', '.join(f'`{n}`' for n in sorted(known))}" if known else "they expect none"
         )
 
     def __getattr__(self, name: str) -> Any:
         attributes = self.__dict__
         if name in attributes.get("_config_specs", ()):
             return attributes["_internal_dict"][name]
-        known = [*attributes.get("_component_specs", ()), *attributes.get("_config_specs", ())]
-        hint = "" if name.startswith("_") else did_you_mean(name, known)
+        originals = attributes.get("_originals", ())
+        if name in originals:
+            copied = attributes[name] = deepcopy(originals[name])
+            return copied
+        hint = ""
+        if not name.startswith("_"):
+            known = [*attributes.get("_component_specs", ()), *attributes.get("_config_specs", ())]
+            listed = ", ".join(f"`{component}`" for component in known)
+            hint = f"{did_you_mean(name, known)}; " + (
+                f"its components and configuration values are {listed}" if known else "its blocks expect no components"
+            )
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'{hint}", name=name, obj=self)
 
     # Devices and dtypes
@@ -271,69 +313,268 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
 
     # Calls
 
-    def __call__(self, state: PipelineState | None = None, output: Any = None, **kwargs: Any) -> Any:
+    def __call__(
+        self,
+        state: PipelineState | None = None,
+        output: Any = None,
+        callbacks: Any = None,
+        checkpoint: Any = None,
+        timeout: float | None = None,
+        progress: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Run the blocks.
 
         Args:
             state: values to start from, such as an earlier call returned. It is copied, not changed.
             output: what to return: a name for its value, a list of names for a dict of their values, None for the
                 state.
+            callbacks: called after each iteration of a loop: one or several callables that take the event, or that take
+                `pipe, i, t, callback_kwargs`; or a dict with `on_event`, `callback_on_step_end` and
+                `callback_on_step_end_tensor_inputs`. See `loopwright.run.Callbacks`.
+            timeout: seconds that the run may take.
+            progress: False hides progress bars, True shows them, None leaves it to the blocks.
             **kwargs: the inputs of the blocks.
 
         Raises:
             UnknownInputError: an input that no block has.
             MissingInputError: an input is missing that a block requires.
             UnknownValueError: `output` names a value that no block makes. The blocks did not run.
+            RunTimeoutError: the run took longer than `timeout`.
         """
         run_state = self._start_state(state, kwargs)
-        self._check_output(output, run_state)
+        if output is not None:
+            self._check_output(output, run_state)
         try:
-            with torch.no_grad():
-                _, run_state = self._blocks(self, run_state)
-            self._check_leaf(run_state)
+            if callbacks is checkpoint is timeout is progress is None:
+                with torch.no_grad():
+                    run_state = run_whole(self._blocks, self._view(), run_state)
+            else:
+                options = RunOptions.read(output, callbacks, checkpoint, timeout, progress)
+                run_state = Execution(self, run_state, options).run()
+            return self._returned(run_state, output)
         except Exception as error:
             location = getattr(error, "loopwright", None)
             if isinstance(location, BlockLocation):
                 location.closed = True
             raise
+
+    def start(self, state: PipelineState | None = None, **kwargs: Any) -> Run:
+        """Run the blocks in a thread of their own, and return the `Run` at once, to watch and steer it.
+
+        Takes what a call takes; mistakes in it are raised here.
+        """
+        return Run(self._execution(state, kwargs, held=False))
+
+    def stream(self, state: PipelineState | None = None, **kwargs: Any) -> Run:
+        """A `Run` that begins when it is iterated: `for event in pipe.stream(prompt="red apple"): ...`.
+
+        Takes what a call takes; mistakes in it are raised here. Leaving the iteration early cancels it, unless the run
+        is kept.
+        """
+        return Run(self._execution(state, kwargs, held=True), held=True)
+
+    async def acall(self, state: PipelineState | None = None, **kwargs: Any) -> Any:
+        """A call for asyncio: the event loop goes on meanwhile. Cancelling the task cancels the run."""
+        return await result_of(self.stream(state, **kwargs))
+
+    def astream(self, state: PipelineState | None = None, **kwargs: Any) -> AsyncIterator[Event]:
+        """`stream` for asyncio: `async for event in pipe.astream(prompt="red apple"): ...`."""
+        return events_of(self.stream(state, **kwargs))
+
+    def resume(
+        self,
+        path: Any,
+        *,
+        fall_back: bool = False,
+        classes: Sequence[type] = (),
+        output: Any = None,
+        callbacks: Any = None,
+        timeout: float | None = None,
+        progress: bool | None = None,
+        **inputs: Any,
+    ) -> Run:
+        """Go on with a run that was saved by `checkpoint=Checkpoint(path)`, in this process or another.
+
+        Its result is what the first call would have returned. Saving goes on as before, in the same folder.
+
+        Args:
+            path: the folder of the run, or a `Storage`.
+            fall_back: whether to go on from an earlier checkpoint, with a warning, if the last one is damaged.
+            classes: as for `Checkpoint`.
+            output, callbacks, timeout, progress: as for a call; they are not saved.
+            **inputs: need not be given again; those that are given are compared with those that were saved.
+
+        Raises:
+            CheckpointError: there is nothing to go on from.
+            CheckpointDamagedError: the last checkpoint is not what was written.
+            CheckpointMismatchError: this is not the pipeline that the run was saved in, or an input is not the one that
+                it began with; the message says what differs.
+        """
+        given = Checkpoint(path, classes=classes)
+        saved = read_saved(given.storage, fall_back=fall_back)
+        compare(saved.body["fingerprint"], fingerprint(self))
+        self._compare_inputs(saved_start(saved, self, classes), inputs)
+        settings = saved.body["settings"]
+        checkpoint = Checkpoint(given.storage, settings["every"], settings["keep"], settings["strict"], classes)
+        options = RunOptions.read(output, callbacks, checkpoint, timeout, progress)
+        execution = Execution.resumed(self, saved, options, classes)
+        if output is not None:
+            self._check_output(output, execution.driver.state)
+        return Run(execution)
+
+    def branch(
+        self,
+        path: Any,
+        *,
+        at: int,
+        classes: Sequence[type] = (),
+        checkpoint: Any = None,
+        output: Any = None,
+        callbacks: Any = None,
+        timeout: float | None = None,
+        progress: bool | None = None,
+        **changes: Any,
+    ) -> Run:
+        """Go another way from a checkpoint: `pipe.branch("run-1", at=12, prompt="green apple")`.
+
+        The blocks before the loop run again, with the changed inputs. Of what the blocks of the loop had written, the
+        values of iteration `at` are taken, and the random numbers go on from there, unless their generator is changed.
+        The saved run stays as it is.
+
+        Args:
+            path: the folder of a run; save it with `Checkpoint(path, keep=None)` to have all of its iterations.
+            at: after how many iterations, counted over all loops.
+            classes: as for `Checkpoint`.
+            checkpoint: where the new run is saved, if it is to be: another folder.
+            output, callbacks, timeout, progress: as for a call.
+            **changes: the inputs that are to be others.
+
+        Raises:
+            CheckpointError: there is no such checkpoint.
+            CheckpointMismatchError: this is not the pipeline that the run was saved in, or the changes change the
+                iterations of its loops.
+            UnknownInputError: an input that no block has.
+        """
+        saved = read_saved(Checkpoint(path).storage, at=at)
+        compare(saved.body["fingerprint"], fingerprint(self))
+        start = saved_start(saved, self, classes)
+        if start is None:
+            raise CheckpointError(f"{path} does not hold the inputs of its run, as one of them could not be saved")
+        options = RunOptions.read(output, callbacks, checkpoint, timeout, progress)
+        changed = {name for kind in changes.keys() & start.kwargs_mapping.keys() for name in changes[kind]}
+        changed.update(changes)
+        state = self._start_state(start, dict(changes))
+        if output is not None:
+            self._check_output(output, state)
+        return Run(Execution.branched(self, saved, state, frozenset(changed), options, classes))
+
+    def _compare_inputs(self, start: PipelineState | None, inputs: dict[str, Any]) -> None:
+        """Check that inputs are those with which a saved run began.
+
+        Raises:
+            UnknownInputError: an input that no block has.
+            CheckpointMismatchError: one is another.
+        """
+        if start is None:
+            for name in inputs:
+                raise CheckpointError(f"the run was saved without its inputs, so `{name}` cannot be compared with them")
+            return
+        self._start_state(start, dict(inputs))
+        groups = start.kwargs_mapping
+        for name, value in inputs.items():
+            before = {key: start.values[key] for key in groups[name]} if name in groups else start.values.get(name)
+            if not same(before, value):
+                raise CheckpointMismatchError(
+                    f"the run began with {name}={brief(before)}, not with {brief(value)}; leave the inputs out to go "
+                    f"on with it, or go another way from it with `pipe.branch(...)`"
+                )
+
+    def _execution(self, state: PipelineState | None, kwargs: dict[str, Any], held: bool) -> Execution:
+        options = {name: kwargs.pop(name) for name in CALL_OPTIONS & kwargs.keys()}
+        read = RunOptions.read(**options)
+        run_state = self._start_state(state, kwargs)
+        if read.output is not None:
+            self._check_output(read.output, run_state)
+        return Execution(self, run_state, read, held)
+
+    def _returned(self, state: PipelineState, output: Any) -> Any:
+        """What a call returns of the state that the blocks left."""
+        if not self._blocks._sub_blocks:
+            self._check_leaf(state)
         if output is None:
-            run_state._strict = True
-            return run_state
-        return run_state.get(list(output) if isinstance(output, tuple) else output, None)
+            state._strict = True
+            return state
+        return state.get(list(output) if isinstance(output, tuple) else output, None)
+
+    def _view(self, driver: Any = None) -> Self:
+        """The pipeline as one run sees it, which the blocks get as `components`.
+
+        A shallow copy: what blocks assign to it stays in the run. Components that a run changes are left out, and
+        copied when they are first asked for.
+        """
+        attributes = self.__dict__
+        view = object.__new__(type(self))
+        view.__dict__.update(attributes)
+        own = view.__dict__
+        scoped = {name: own.pop(name) for name in self._component_specs if is_run_scoped(own.get(name))}
+        own["_originals"] = {**attributes.get("_originals", {}), **scoped}
+        own["_driver"] = driver
+        return view
+
+    def _own_components(self) -> dict[str, Any]:
+        """The components of a view that the run has copied for itself."""
+        return {name: self.__dict__[name] for name in self._component_specs if is_run_scoped(self.__dict__.get(name))}
+
+    def _loop_paths(self) -> list[str]:
+        return [path for path, block in walk(self._blocks) if isinstance(block, LoopSequentialPipelineBlocks)]
 
     def _start_state(self, state: PipelineState | None, inputs: dict[str, Any]) -> PipelineState:
-        """The state that the blocks start with: what was passed in, the inputs of the call, and defaults."""
+        """The state that the blocks start with: what was passed in, the inputs of the call, and defaults.
+
+        The inputs are taken out of their dict.
+        """
         if state is None:
             run_state = PipelineState()
         elif isinstance(state, PipelineState):
             run_state = state.fork()
         else:
-            raise InvalidInputError(f"`state` is a {type(state).__name__}; it must be a `PipelineState`")
+            raise InvalidInputError(
+                f"`state`, the first argument of a call, is {kind_of(state)}; it must be a `PipelineState`. Inputs are "
+                f"given by name: `pipe({next(iter(self._blocks.input_names), 'prompt')}=...)`"
+            )
         values = run_state.values
-        rest = dict(inputs)
         declared, needs = cached(self._blocks, "call", _call_facts)
         defaults = []
         for name, default, kwargs_type in declared:
-            if name in rest:
-                run_state.set(name, rest.pop(name), kwargs_type)
-            elif kwargs_type is not None and kwargs_type in rest:
-                self._set_group(run_state, kwargs_type, rest.pop(kwargs_type))
+            if name in inputs:
+                value = inputs.pop(name)
+                if kwargs_type is None:
+                    values[name] = value
+                else:
+                    run_state.set(name, value, kwargs_type)
+            elif kwargs_type is not None and kwargs_type in inputs:
+                self._set_group(run_state, kwargs_type, inputs.pop(kwargs_type))
             elif name is not None and name not in values:
                 defaults.append((name, default, kwargs_type))
-        if rest:
-            raise UnknownInputError(self._unknown_input(next(iter(rest))))
+        if inputs:
+            raise UnknownInputError(self._unknown_input(next(iter(inputs))))
         for name, path in needs:
             if values.get(name) is None:
                 raise MissingInputError(name, [key for key, value in values.items() if value is not None], path)
         for name, default, kwargs_type in defaults:
-            if name not in values:
+            if name in values:
+                continue
+            if kwargs_type is None:
+                values[name] = default
+            else:
                 run_state.set(name, default, kwargs_type)
         return run_state
 
     def _set_group(self, state: PipelineState, kwargs_type: str, group: Any) -> None:
         if not isinstance(group, dict):
             raise InvalidInputError(
-                f"input `{kwargs_type}` is a {type(group).__name__}; it must be a dict of the group's values by name"
+                f"input `{kwargs_type}` is {kind_of(group)}; it must be a dict of the group's values by name"
             )
         for name, value in group.items():
             state.set(name, value, kwargs_type)
@@ -344,17 +585,18 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
         groups = [kwargs_type for known, _, kwargs_type in declared if known is None]
         message = f"unknown input `{name}`{did_you_mean(name, [*names, *groups, 'output', 'state'])}"
         if name in self._component_specs or name in self._config_specs:
-            message = (
-                f"unknown input `{name}`: it is a component or configuration value; set it with `update_components`"
-            )
-        elif groups and nearest(name, names) is None:
+            kind = "component" if name in self._component_specs else "configuration value"
+            message = f"unknown input `{name}`: it is a {kind}; set it with `pipe.update_components({name}=...)`"
+        elif groups:
             message += f"; if it belongs to a group, pass it as `{groups[0]}={{{name!r}: ...}}`"
+        elif name.startswith("callback_on_step_end"):
+            message = f"unknown input `{name}`: pass it as `callbacks={{{name!r}: ...}}`"
+        elif name in self._blocks._get_trigger_inputs():
+            message = f'unknown input `{name}`: it chooses blocks, and none declares it; add `InputParam("{name}")`'
         taken = ", ".join(f"`{known}`" for known in [*names, *groups])
         return f"{message}; this pipeline takes {taken or 'no inputs'}"
 
     def _check_output(self, output: Any, state: PipelineState) -> None:
-        if output is None:
-            return
         if not isinstance(output, (str, list, tuple)) or not all(isinstance(name, str) for name in output):
             raise InvalidInputError(f"`output` is {output!r}; it must be the name of a value, or a list of names")
         known = cached(self._blocks, "declared names", _declared_names)
@@ -364,7 +606,7 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
 
     def _check_leaf(self, state: Any) -> None:
         """A pipeline of a single leaf has no composite that looks whether it set its outputs."""
-        if isinstance(state, PipelineState) and not self._blocks.sub_blocks:
+        if isinstance(state, PipelineState):
             for name in self._blocks.certain_outputs:
                 if name not in state.values:
                     raise OutputNotSetError(self._blocks._unset_message(name))
@@ -390,8 +632,9 @@ def _declared_names(blocks: ModularPipelineBlocks) -> frozenset[str]:
 def _needs(blocks: ModularPipelineBlocks) -> tuple[tuple[str, str], ...]:
     """Inputs without which a call must fail, each with the path of the first block that requires it.
 
-    An input counts whose first reader requires it, or has no default for it while a later reader requires it. What an
-    earlier block may write is left out, even if that block may be skipped; and so is what only a branch requires.
+    An input counts whose first reader requires it: an earlier one may have set it. The readers in a loop count as one,
+    as a loop takes its values before its blocks run. What an earlier block may write is left out, even if that block
+    may be skipped; and so is what only a branch requires.
     """
     taken = set(blocks.input_names)
     settled: set[str] = set()
@@ -406,21 +649,42 @@ def _needs(blocks: ModularPipelineBlocks) -> tuple[tuple[str, str], ...]:
             elif param.default is not None or param.defaults_by_block:
                 settled.add(param.name)
 
-    def visit(block: ModularPipelineBlocks, path: str) -> None:
+    def visit(block: ModularPipelineBlocks, path: str, in_loop: bool = False) -> None:
+        is_loop = isinstance(block, LoopSequentialPipelineBlocks)
         if isinstance(block, LoopSequentialPipelineBlocks):
             read(block.loop_inputs, path)
         plain = type(block).__call__ is SequentialPipelineBlocks.__call__
-        if plain or isinstance(block, LoopSequentialPipelineBlocks):
+        if plain or is_loop:
             for name, child in block.sub_blocks.items():
-                visit(child, f"{path}.{name}" if path else name)
+                visit(child, f"{path}.{name}" if path else name, in_loop or is_loop)
         elif isinstance(block, ConditionalPipelineBlocks):
             settled.update(param.name for param in block.inputs if param.name is not None)
         else:
             read(block.inputs, path)
         settled.update(block.intermediate_output_names)
+        if not in_loop:
+            settled.update(block.input_names)
 
     visit(blocks, "")
     return tuple(found.items())
+
+
+def _require_component(name: str, given: Any, spec: ComponentSpec) -> None:
+    """Check that what is given for a component can be one.
+
+    Raises:
+        ComponentLoadError: it is a class, the name of a repository, or a spec of diffusers.
+    """
+    hint = f", {spec.type_hint.__name__}" if isinstance(spec.type_hint, type) else ""
+    if isinstance(given, type):
+        advice = f"give an instance of it, or `ComponentSpec({name!r}, {given.__name__}, ...)`, which makes one"
+    elif isinstance(given, (str, PathLike)):
+        advice = f"to load it, give `ComponentSpec({name!r}{hint}, repo={str(given)!r})`"
+    elif from_diffusers(given, ComponentSpec):
+        advice = "import `ComponentSpec` from `loopwright`, not from diffusers"
+    else:
+        return
+    raise ComponentLoadError(f"component `{name}` cannot be {kind_of(given)}: {advice}")
 
 
 def _library_and_class(component: Any) -> tuple[str | None, str | None]:

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Any, Literal, Self
 
-from loopwright.errors import ComponentLoadError
+from loopwright.errors import ComponentLoadError, DefinitionError, brief, did_you_mean
 
 __all__ = ["ComponentSpec", "ConfigSpec"]
 
 LOADING_FIELDS = ("pretrained_model_name_or_path", "subfolder", "variant", "revision")
+
+_CREATION_METHODS = ("from_config", "from_pretrained")
 
 # the load id of a component that was created from a configuration, and of a field that is not set
 _NULL = "null"
@@ -59,6 +61,13 @@ class ComponentSpec:
     def __post_init__(self, repo: Any) -> None:
         if repo is not None and self.pretrained_model_name_or_path is None:
             self.pretrained_model_name_or_path = repo
+        if self.default_creation_method not in _CREATION_METHODS:
+            given = self.default_creation_method
+            hint = did_you_mean(str(given), _CREATION_METHODS)
+            raise DefinitionError(
+                f"`default_creation_method` of component `{self.name}` must be "
+                f"{' or '.join(map(repr, _CREATION_METHODS))}, not {given!r}{hint}"
+            )
 
     def __hash__(self) -> int:
         return hash((self.name, self.load_id, self.default_creation_method))
@@ -129,19 +138,26 @@ class ComponentSpec:
             **kwargs: single values of the configuration.
 
         Raises:
-            ComponentLoadError: `type_hint` is not a class.
+            ComponentLoadError: `type_hint` is not a class, or cannot be made from the configuration; the cause is
+                chained.
         """
         if not isinstance(self.type_hint, type):
             raise ComponentLoadError(
                 f"component `{self.name}` cannot be created from a configuration: its spec has no class as `type_hint`"
             )
         values: Mapping[str, Any] = config or self.config or {}
-        if hasattr(self.type_hint, "from_config"):
-            component = self.type_hint.from_config(values, **kwargs)
-        else:
-            accepted = inspect.signature(self.type_hint).parameters
-            given = {**values, **kwargs}
-            component = self.type_hint(**{name: value for name, value in given.items() if name in accepted})
+        try:
+            if hasattr(self.type_hint, "from_config"):
+                component = self.type_hint.from_config(values, **kwargs)
+            else:
+                accepted = inspect.signature(self.type_hint).parameters
+                given = {**values, **kwargs}
+                component = self.type_hint(**{name: value for name, value in given.items() if name in accepted})
+        except Exception as error:
+            raise ComponentLoadError(
+                f"component `{self.name}` ({self.type_hint.__name__}) could not be created from the configuration "
+                f"{brief(dict(values))}: {error}"
+            ) from error
         component._diffusers_load_id = _NULL
         if hasattr(component, "config"):
             self.config = component.config
@@ -178,9 +194,14 @@ class ComponentSpec:
         loader = AutoModel if self.type_hint is None else self.type_hint
         if isinstance(loader, type) and not issubclass(loader, (torch.nn.Module, AutoModel)):
             kwargs.pop("dtype", None)  # a tokenizer would keep it, and could not be saved then
-        load = loader.from_single_file if from_file else loader.from_pretrained
+        method = "from_single_file" if from_file else "from_pretrained"
+        if not hasattr(loader, method):
+            raise ComponentLoadError(
+                f"component `{self.name}` ({loader.__name__}) cannot be loaded: the class has no `{method}`; make one, "
+                f"and give it to `update_components`"
+            )
         try:
-            component = load(source, **place, **kwargs)
+            component = getattr(loader, method)(source, **place, **kwargs)
         except Exception as error:
             where = f"{source}/{place['subfolder']}" if place["subfolder"] else str(source)
             raise ComponentLoadError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from loopwright.errors import InvalidInputError, UnknownValueError
 
-__all__ = ["BlockState", "PipelineState"]
+__all__ = ["BlockState", "LoopRecord", "PipelineState", "fork_value", "loop_record"]
 
 
 class _Unset:
@@ -25,6 +25,27 @@ class _Unset:
 
 
 _UNSET = _Unset()
+
+
+class LoopRecord:
+    """What a loop keeps on the state that its blocks share.
+
+    Attributes:
+        iteration: how many iterations began.
+        outer_variables: the variables of the loops around this one, the nearest winning; None if there are none.
+        variables: the same, and the variables of this loop's current iteration.
+        groups: the names of each group of values, as `PipelineState.kwargs_mapping`.
+        plain: whether nothing but the loop's own variables and its blocks matters to an iteration.
+    """
+
+    __slots__ = ("groups", "iteration", "outer_variables", "plain", "variables")
+
+    def __init__(self) -> None:
+        self.iteration = 0
+        self.outer_variables: Mapping[str, Any] | None = None
+        self.variables: Mapping[str, Any] | None = None
+        self.groups: dict[str, list[str]] = {}
+        self.plain = False
 
 
 @dataclass(repr=False)
@@ -43,13 +64,10 @@ class PipelineState:
     values: dict[str, Any] = field(default_factory=dict)
     kwargs_mapping: dict[str, list[str]] = field(default_factory=dict)
 
-    # what a loop keeps on the state that its blocks share, for a wrapper that shares the pipeline's own
-    _iteration: ClassVar[int] = 0
-    _outer_variables: ClassVar[Mapping[str, Any] | None] = None
-    _variables: ClassVar[Mapping[str, Any] | None] = None
-
-    def __post_init__(self) -> None:
-        self._strict = False
+    # whether asking for an absent name is an error
+    _strict = False
+    # set where the wrapper of a loop lets its blocks share the pipeline's own state
+    _loop: ClassVar[LoopRecord | None] = None
 
     def set(self, key: str, value: Any, kwargs_type: str | None = None) -> None:
         """Set the value of a name, and add the name to the group `kwargs_type` if one is given."""
@@ -98,7 +116,7 @@ class PipelineState:
         values = {}
         for name, value in self.values.items():
             try:
-                values[name] = _fork(value, memo)
+                values[name] = fork_value(value, memo)
             except Exception as error:
                 raise InvalidInputError(
                     f"the value `{name}` of the state that was passed in cannot be copied: {error}; remove it from the "
@@ -129,26 +147,14 @@ class BlockState:
     current iteration, then those of outer loops, among the values.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_groups", "_iteration", "_outer_variables", "_variables")
+    __slots__ = ("__dict__", "__weakref__", "_loop")
 
-    # the names of each kwargs group, as `PipelineState.kwargs_mapping`
-    _groups: dict[str, list[str]]
-    # iterations that began; only a loop's state counts them
-    _iteration: int
-    # the variables of the loops around this one, the nearest winning
-    _outer_variables: Mapping[str, Any] | None
-    # the same, and the variables of this loop's current iteration
-    _variables: Mapping[str, Any] | None
+    # most block states are not those of loops, nor inside one, and have none
+    _loop: LoopRecord | None
 
     def __init__(self, **kwargs: Any) -> None:
+        self._loop = None
         self.__dict__.update(kwargs)
-
-    @classmethod
-    def holding(cls, values: dict[str, Any]) -> BlockState:
-        """A state of these values; the dict is not copied."""
-        state = cls.__new__(cls)
-        state.__dict__ = values
-        return state
 
     @overload
     def get(self, keys: str, default: Any = ...) -> Any: ...
@@ -158,21 +164,24 @@ class BlockState:
         """The value of a name, or a dict of the values of several; `default` for a name that is absent."""
         if not isinstance(keys, str):
             return {key: self.get(key, default) for key in keys}
-        if self._variables is not None and keys in self._variables:
-            return self._variables[keys]
+        loop = self._loop
+        if loop is not None and loop.variables is not None and keys in loop.variables:
+            return loop.variables[keys]
         return self.__dict__.get(keys, default)
 
     def set(self, key: str, value: Any, kwargs_type: str | None = None) -> None:
         """Set the value of a name, and add the name to the group `kwargs_type` if one is given."""
         self.__dict__[key] = value
         if kwargs_type is not None:
-            names = self._groups.setdefault(kwargs_type, [])
+            names = loop_record(self).groups.setdefault(kwargs_type, [])
             if key not in names:
                 names.append(key)
 
     def get_by_kwargs(self, kwargs_type: str) -> dict[str, Any]:
         """The values of a group, by name, in the order in which they were first written."""
-        return {name: self.__dict__.get(name) for name in self._groups.get(kwargs_type, ())}
+        if self._loop is None:
+            return {}
+        return {name: self.__dict__.get(name) for name in self._loop.groups.get(kwargs_type, ())}
 
     def as_dict(self) -> dict[str, Any]:
         """A new dict of all values."""
@@ -189,24 +198,21 @@ class BlockState:
 
         def __setattr__(self, name: str, value: Any) -> None: ...
 
-    def __getattr__(self, name: str) -> Any:
-        # the bookkeeping of a loop, which most block states never need, begins when it is first asked for
-        if name in ("_outer_variables", "_variables"):
-            setattr(self, name, None)
-            return None
-        if name == "_iteration":
-            self._iteration = 0
-            return 0
-        if name == "_groups":
-            self._groups = {}
-            return self._groups
-        if name.startswith("__"):
-            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-        raise UnknownValueError(name, self.__dict__, holder="the block state")
+        # An absent name is a plain `AttributeError` here, which the composite around the block explains: a class with
+        # a `__getattr__` answers all of its attributes four times as slowly.
+        def __getattr__(self, name: str) -> Any: ...
 
     def __repr__(self) -> str:
         values = "".join(f"    {name}: {_summary(value)}\n" for name, value in self.__dict__.items())
         return f"BlockState(\n{values})"
+
+
+def loop_record(state: PipelineState | BlockState) -> LoopRecord:
+    """What a loop keeps on a state, from here on if there was nothing."""
+    loop = state._loop
+    if loop is None:
+        loop = state._loop = LoopRecord()  # type: ignore[misc]
+    return loop
 
 
 def _is_tensor_like(value: Any) -> bool:
@@ -224,7 +230,7 @@ def _summary(value: Any) -> str:
     return repr(value)
 
 
-def _fork(value: Any, memo: dict[int, Any]) -> Any:
+def fork_value(value: Any, memo: dict[int, Any]) -> Any:
     """A deep copy of a value in which modules are shared and generators are copied with their position.
 
     Args:
@@ -244,15 +250,15 @@ def _fork(value: Any, memo: dict[int, Any]) -> Any:
     elif type(value) in (list, set):
         forked = type(value)()
         memo[id(value)] = forked
-        _fill(forked, (_fork(item, memo) for item in value))
+        _fill(forked, (fork_value(item, memo) for item in value))
         return forked
     elif type(value) is tuple:
-        forked = tuple(_fork(item, memo) for item in value)
+        forked = tuple(fork_value(item, memo) for item in value)
     elif type(value) is dict:
         forked = {}
         memo[id(value)] = forked
         for key, item in value.items():
-            forked[key] = _fork(item, memo)
+            forked[key] = fork_value(item, memo)
         return forked
     else:
         return copy.deepcopy(value, memo)

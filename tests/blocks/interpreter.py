@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.blocks.trees import MODULUS, Auto, Choice, Leaf, Loop, Node, Param, weigh
+from tests.blocks.trees import MODULUS, Auto, Choice, Composite, Leaf, Loop, Node, Param, walk, weigh
 
 
 class Missing(Exception):
@@ -29,6 +29,8 @@ def required_of(node: Node) -> set[str]:
     of_children = [required_of(child) for child in node.children.values()]
     if isinstance(node, Choice | Auto):
         return set.intersection(*of_children) if default_of(node) is not None else set()
+    if isinstance(node, Loop):
+        return {param.name for param in outside_reads(node) if param.required}
     return set().union(*of_children) & {param.name for param in inputs_of(node)}
 
 
@@ -41,25 +43,31 @@ def inputs_of(node: Node) -> list[Param]:
             for param in inputs_of(child):
                 branches.setdefault(param.name, []).extend(param.defaults)
         required = required_of(node)
-        return [Param(name, tuple(defaults), name in required) for name, defaults in branches.items()]
-    found: dict[str, Param] = {}
+        return [Param(name, tuple(dict.fromkeys(found)), name in required) for name, found in branches.items()]
+    first: dict[str, Param] = {}
+    for param in outside_reads(node):
+        first.setdefault(param.name, param)
     if isinstance(node, Loop):
-        found[node.count] = Param(node.count, (node.count_default,))
-    written: set[str] = set()
+        required = required_of(node)
+        return [Param(name, param.defaults, name in required) for name, param in first.items()]
+    return list(first.values())
+
+
+def outside_reads(node: Composite) -> list[Param]:
+    """What a sequence or a loop reads from outside, as each of its readers declares it.
+
+    The readers in a loop share their values: where one block requires a value, those that have no default do.
+    """
+    reads = [Param(node.count, (node.count_default,))] if isinstance(node, Loop) else []
+    written = set(node.gives) if isinstance(node, Loop) else set()
     for child in node.children.values():
-        for param in inputs_of(child):
-            if param.name not in written:
-                found.setdefault(param.name, param)
+        reads.extend(param for param in inputs_of(child) if param.name not in written and param not in reads)
         if not (isinstance(child, Choice | Auto) and default_of(child) is None):
             written.update(outputs_of(child))
     if isinstance(node, Loop):
         required = set().union(*(required_of(child) for child in node.children.values()))
-        found = {
-            name: Param(name, param.defaults, name in required)
-            for name, param in found.items()
-            if name not in node.gives
-        }
-    return list(found.values())
+        return [Param(p.name, p.defaults, p.required or (p.default is None and p.name in required)) for p in reads]
+    return reads
 
 
 def components_of(node: Node) -> list[str]:
@@ -147,13 +155,21 @@ def _run_loop(loop: Loop, values: dict[str, Any], variables: dict[str, int]) -> 
     _write_back(loop, view, before, values, variables)
 
 
-def _view(node: Node, values: dict[str, Any], variables: dict[str, int]) -> dict[str, Any]:
-    """The inputs of a block, with defaults for those that have no value."""
+def _view(node: Leaf | Loop, values: dict[str, Any], variables: dict[str, int]) -> dict[str, Any]:
+    """The inputs of a block, with defaults for those that have no value.
+
+    A loop has one view for the wrapper and its blocks, with what its conditionals choose by: of the defaults, the last
+    counts.
+    """
     view: dict[str, Any] = {}
-    for param in inputs_of(node):
-        view[param.name] = _first(variables.get(param.name), values.get(param.name), param.default)
-        if param.required and _first(variables.get(param.name), values.get(param.name)) is None:
+    for param in outside_reads(node) if isinstance(node, Loop) else inputs_of(node):
+        value = _first(variables.get(param.name), values.get(param.name))
+        if value is None and param.required:
             raise Missing(param.name)
+        view[param.name] = _first(value, param.default, view.get(param.name))
+    triggers = {name for inner in walk(node) if isinstance(inner, Choice | Auto) for name in inner.triggers if name}
+    for name in triggers - view.keys():
+        view[name] = _first(variables.get(name), values.get(name))
     return view
 
 
@@ -165,7 +181,7 @@ def _write_back(
         if name in view:
             values[name] = view[name]
     for name, value in before.items():
-        filled_in = name in values and values[name] is None and name not in variables
+        filled_in = values.get(name) is None and name not in variables
         if view[name] != value or (filled_in and view[name] is not None):
             values[name] = view[name]
 

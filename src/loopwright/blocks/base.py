@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from loopwright.blocks import documentation, epoch, facts
+from loopwright.blocks.declarations import require_declarations
 from loopwright.blocks.registry import provided
 from loopwright.blocks.sub_blocks import SubBlocks
-from loopwright.errors import DefinitionError, MissingInputError, OutputNotSetError
+from loopwright.errors import (
+    BlockTypeError,
+    DefinitionError,
+    MissingInputError,
+    NotDefinedError,
+    OutputNotSetError,
+    kind_of,
+)
 from loopwright.params import InputParam, OutputParam
 from loopwright.specs import ComponentSpec, ConfigSpec
-from loopwright.state import BlockState, PipelineState
+from loopwright.state import BlockState, PipelineState, loop_record
 
 __all__ = ["ModularPipelineBlocks"]
+
+_new_block_state = BlockState.__new__
 
 
 class Description:
@@ -113,6 +123,8 @@ class ModularPipelineBlocks:
 
     @sub_blocks.setter
     def sub_blocks(self, blocks: dict[str, Any]) -> None:
+        if not isinstance(blocks, Mapping):
+            raise BlockTypeError(f"`sub_blocks` must be a dict of names and blocks, not {kind_of(blocks)}")
         self._sub_blocks = blocks if isinstance(blocks, SubBlocks) else SubBlocks(blocks)
 
     @property
@@ -153,18 +165,18 @@ class ModularPipelineBlocks:
 
     def get_execution_blocks(self, **kwargs: Any) -> ModularPipelineBlocks | None:
         """The blocks that would run for these inputs; for conditionals and sequences."""
-        raise NotImplementedError(
+        raise NotDefinedError(
             f"`{type(self).__name__}` chooses no blocks by its inputs: only conditionals and sequences do"
         )
 
     @property
     def available_workflows(self) -> list[str]:
         """The names of the workflows; for blocks with a `_workflow_map`."""
-        raise NotImplementedError(f"`{type(self).__name__}` has no workflows: it does not set `_workflow_map`")
+        raise NotDefinedError(f"`{type(self).__name__}` has no workflows: it does not set `_workflow_map`")
 
     def get_workflow(self, workflow_name: str) -> ModularPipelineBlocks:
         """The blocks of one workflow; for blocks with a `_workflow_map`."""
-        raise NotImplementedError(f"`{type(self).__name__}` has no workflows: it does not set `_workflow_map`")
+        raise NotDefinedError(f"`{type(self).__name__}` has no workflows: it does not set `_workflow_map`")
 
     def init_pipeline(
         self,
@@ -200,7 +212,10 @@ class ModularPipelineBlocks:
         Returns:
             `components` and `state`.
         """
-        raise NotImplementedError(f"`{type(self).__name__}` does not define `__call__`")
+        raise NotDefinedError(
+            f"`{type(self).__name__}` does not define `__call__`: define `__call__(self, components, state)`, which "
+            f"does the work of the block and returns `components, state`"
+        )
 
     def get_block_state(self, state: PipelineState | BlockState) -> BlockState:
         """The block's view of the state: its inputs, with defaults where a value is missing or None.
@@ -208,25 +223,30 @@ class ModularPipelineBlocks:
         Raises:
             MissingInputError: a required input has no value.
         """
-        reads, _, grouped = facts.cached(self, "access", _access)
-        lookup = state.values.get if type(state) is PipelineState else state.get
-        values: dict[str, Any] = {}
-        for name, default, required, _ in reads:
-            value = lookup(name)
+        cache = self._cache
+        reads, _, _, groups = cache.access if cache.epoch is epoch.current and cache.access else self._access()
+        holder: Any = state.values if type(state) is PipelineState else state
+        block_state = _new_block_state(BlockState)
+        block_state._loop = None
+        values = block_state.__dict__
+        for name, default, required in reads:
+            value = holder.get(name)
             if value is None:
                 if required:
                     raise MissingInputError(name, available=_names(state))
                 value = default
-            if value is not None or name not in values:
-                values[name] = value
-        block_state = BlockState.holding(values)
-        for kwargs_type in grouped:
-            group = {key: value for key, value in state.get_by_kwargs(kwargs_type).items() if value is not None}
-            values.update(group)
-            values.setdefault(kwargs_type, {}).update(group)
-            block_state._groups[kwargs_type] = list(group)
-        if type(state) is BlockState:
-            block_state._outer_variables = block_state._variables = state._variables
+            values[name] = value
+        if groups:
+            for kwargs_type in groups:
+                group = {key: value for key, value in state.get_by_kwargs(kwargs_type).items() if value is not None}
+                values.update(group)
+                values.setdefault(kwargs_type, {}).update(group)
+                loop_record(block_state).groups[kwargs_type] = list(group)
+        if holder is state and type(state) is BlockState:
+            outer = state._loop
+            if outer is not None and outer.variables is not None:
+                loop = loop_record(block_state)
+                loop.outer_variables = loop.variables = outer.variables
         return block_state
 
     def set_block_state(self, state: PipelineState | BlockState, block_state: BlockState) -> None:
@@ -235,11 +255,13 @@ class ModularPipelineBlocks:
         Raises:
             OutputNotSetError: the block did not set an output that it declares.
         """
-        reads, writes, grouped = facts.cached(self, "access", _access)
+        cache = self._cache
+        _, writes, changeable, groups = (
+            cache.access if cache.epoch is epoch.current and cache.access else self._access()
+        )
         values = block_state.__dict__
-        at_top = type(state) is PipelineState
-        target = state.values if at_top else state.__dict__
-        lookup = target.get if at_top else state.get
+        holder: Any = state.values if type(state) is PipelineState else state
+        target = state.__dict__ if holder is state else holder
         for name, kwargs_type in writes:
             if name not in values:
                 if self._must_set(name, block_state):
@@ -248,22 +270,38 @@ class ModularPipelineBlocks:
                 target[name] = values[name]
             else:
                 state.set(name, values[name], kwargs_type)
-        for name, _, _, kwargs_type in reads:
-            if name in values and lookup(name) is not values[name]:
+        for name, kwargs_type in changeable:
+            if name in values and holder.get(name) is not values[name]:
                 state.set(name, values[name], kwargs_type)
-        for kwargs_type in grouped:
+        for kwargs_type in groups:
             for name, known in state.get_by_kwargs(kwargs_type).items():
                 if name in values and values[name] is not known:
                     target[name] = values[name]
 
+    def _reads(self) -> list[InputParam]:
+        """What the block takes from its state; a name may be declared several times."""
+        return self.inputs
+
+    def _access(self) -> Access:
+        """What the block declares; asked for when what the cache has at hand no longer holds."""
+        access: Access = facts.cached(self, "access", _access)
+        self._cache.access = access
+        return access
+
     def _must_set(self, output_name: str, block_state: BlockState) -> bool:
         """Whether an output that `set_block_state` does not find is the author's mistake."""
+        if isinstance(block_state, PipelineState):
+            raise DefinitionError(
+                f"`{type(self).__name__}` gives `set_block_state` the pipeline state in place of the block state: "
+                f"write `self.set_block_state(state, block_state)`"
+            )
         return True
 
     def _unset_message(self, output_name: str) -> str:
         return (
-            f"`{type(self).__name__}` declares the output `{output_name}` and did not set it: "
-            f"assign `block_state.{output_name}`, or take it out of `intermediate_outputs`"
+            f"`{type(self).__name__}` declares the output `{output_name}` and did not set it: assign "
+            f"`block_state.{output_name}` before `self.set_block_state(state, block_state)`, or take it out of "
+            f"`intermediate_outputs`"
         )
 
     def _get_trigger_inputs(self) -> set[str]:
@@ -298,27 +336,44 @@ class ModularPipelineBlocks:
         return html
 
 
-def _access(
-    block: ModularPipelineBlocks,
-) -> tuple[list[tuple[str, Any, bool, str | None]], list[tuple[str, str | None]], list[str]]:
+class Access(NamedTuple):
     """What a block declares, as its state needs it.
 
-    Returns:
-        Name, default, requiredness and group of each input; name and group of each output; the groups that it reads.
+    Attributes:
+        reads: name, default and requiredness of each input, each name once.
+        writes: name and group of each output.
+        changeable: name and group of each input that is not an output.
+        groups: the groups of values that the block reads.
     """
-    for kind, params in ((InputParam, block.inputs), (OutputParam, block.intermediate_outputs)):
-        for param in params:
-            if not isinstance(param, kind):
-                where = "inputs" if kind is InputParam else "intermediate_outputs"
-                raise DefinitionError(
-                    f"`{type(block).__name__}.{where}` holds {param!r}, which is not an `{kind.__name__}`"
-                )
-    inputs = block.inputs
-    keyed = [(facts.input_key(param), param) for param in inputs]
-    return (
-        [(key, param.default, param.required, param.kwargs_type) for key, param in keyed if param.name is not None],
-        [(param.name, param.kwargs_type) for param in block.intermediate_outputs],
-        [param.kwargs_type for param in inputs if param.name is None and param.kwargs_type is not None],
+
+    reads: tuple[tuple[str, Any, bool], ...]
+    writes: tuple[tuple[str, str | None], ...]
+    changeable: tuple[tuple[str, str | None], ...]
+    groups: tuple[str, ...]
+
+
+def _access(block: ModularPipelineBlocks) -> Access:
+    require_declarations(block)
+    reads: dict[str, tuple[Any, bool]] = {}
+    changeable: dict[str, str | None] = {}
+    groups: dict[str, None] = {}
+    writes = dict.fromkeys((param.name, param.kwargs_type) for param in block.intermediate_outputs)
+    written = {name for name, _ in writes}
+    for param in block._reads():
+        key = facts.input_key(param)
+        if param.name is None:
+            groups[str(param.kwargs_type)] = None
+            continue
+        # of a name that is declared twice, the last default counts, and it is required if one declaration says so
+        default, required = reads.get(key, (None, False))
+        reads[key] = param.default if param.default is not None else default, required or param.required
+        if key not in written:
+            changeable.setdefault(key, param.kwargs_type)
+    return Access(
+        tuple((name, *declared) for name, declared in reads.items()),
+        tuple(writes),
+        tuple(changeable.items()),
+        tuple(groups),
     )
 
 

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
 from loopwright.blocks.base import ModularPipelineBlocks
-from loopwright.blocks.facts import cached, combine_outputs, fresh, union
+from loopwright.blocks.declarations import is_list, misspelt_attributes, require_declarations
+from loopwright.blocks.driving import driver_of
+from loopwright.blocks.facts import cached, combine_outputs, fresh, union, walk
 from loopwright.blocks.sub_blocks import SubBlocks
 from loopwright.errors import (
     BlockTypeError,
     DefinitionError,
     LoopVariableError,
+    LoopwrightError,
     OutputNotSetError,
+    UnknownValueError,
     did_you_mean,
+    kind_of,
     locate,
 )
 from loopwright.params import InputParam, OutputParam
 from loopwright.specs import ComponentSpec, ConfigSpec
-from loopwright.state import PipelineState
+from loopwright.state import BlockState, PipelineState
 
 __all__ = ["CompositePipelineBlocks", "loop_variables_of"]
 
@@ -83,9 +89,10 @@ class Plan:
     Attributes:
         names: those names.
         steps: a step for each block.
-        calls: the calls of the blocks, if all of them take exactly these variables, in this order; None otherwise.
+        calls: the calls of the blocks, if all of them take exactly these variables, in this order; none otherwise.
             They can be made with positional arguments then, which is what a loop of many short iterations spends its
             time on.
+        count: how many names there are; -1 if the calls cannot be made so.
         pick: takes the variables out of a dict, as a tuple in the order of `names`.
     """
 
@@ -93,10 +100,10 @@ class Plan:
 
     def __init__(self, names: list[str], steps: tuple[Step, ...], uniform: bool) -> None:
         self.names = names
-        self.count = len(names)
-        self.steps = steps
-        self.calls = tuple(step.call for step in steps) if uniform else None
+        self.count = len(names) if uniform else -1
         self.pick = _picker(names)
+        self.steps = steps
+        self.calls = tuple(step.call for step in steps) if uniform else ()
 
     def block_name(self, call: Any) -> str:
         """The name of the block that a call belongs to."""
@@ -126,12 +133,26 @@ class CompositePipelineBlocks(ModularPipelineBlocks):
 
     def __init__(self) -> None:
         super().__init__()
+        for attribute in ("block_classes", "block_names"):
+            self._require_list(attribute)
         if len(self.block_names) != len(self.block_classes):
+            misspelt = "".join(f"; it says `{w}`, did you mean `{r}`?" for w, r in misspelt_attributes(type(self)))
             raise DefinitionError(
                 f"`{type(self).__name__}` has {len(self.block_classes)} block_classes and {len(self.block_names)} "
-                f"block_names; each block needs one name"
+                f"block_names; each block needs one name{misspelt}"
+            )
+        twice = next((name for name, count in Counter(self.block_names).items() if count > 1), None)
+        if twice is not None:
+            raise DefinitionError(
+                f"`{type(self).__name__}.block_names` has `{twice}` more than once; each block needs a name of its own"
             )
         self.sub_blocks = SubBlocks(zip(self.block_names, self.block_classes, strict=True))
+
+    def _require_list(self, attribute: str) -> None:
+        value = getattr(self, attribute)
+        if not is_list(value):
+            given = repr(value) if isinstance(value, str) else kind_of(value)
+            raise DefinitionError(f"`{type(self).__name__}.{attribute}` must be a list, not {given}")
 
     @classmethod
     def from_blocks_dict(cls, blocks_dict: Mapping[str, Any], description: str | None = None) -> Self:
@@ -146,8 +167,7 @@ class CompositePipelineBlocks(ModularPipelineBlocks):
         """
         if not isinstance(blocks_dict, Mapping):
             raise BlockTypeError(
-                f"`{cls.__name__}.from_blocks_dict` takes a dict of names and blocks, not a "
-                f"{type(blocks_dict).__name__}"
+                f"`{cls.__name__}.from_blocks_dict` takes a dict of names and blocks, not {kind_of(blocks_dict)}"
             )
         composite = cls()
         composite.sub_blocks = SubBlocks(blocks_dict)
@@ -171,21 +191,34 @@ class CompositePipelineBlocks(ModularPipelineBlocks):
     def _combine_configs(self) -> list[ConfigSpec]:
         return union(spec for block in self.sub_blocks.values() for spec in block.expected_configs)
 
+    def _derived(self, key: str, combine: Callable[[Any], Any]) -> Any:
+        """What follows from the declarations of the blocks.
+
+        Raises:
+            DefinitionError: what a block declares cannot be read.
+        """
+        try:
+            return cached(self, key, combine)
+        except (AttributeError, TypeError):
+            for _, block in walk(self):
+                require_declarations(block)
+            raise
+
     @property
     def inputs(self) -> list[InputParam]:
-        return fresh(cached(self, "inputs", type(self)._combine_inputs))
+        return fresh(self._derived("inputs", type(self)._combine_inputs))
 
     @property
     def intermediate_outputs(self) -> list[OutputParam]:
-        return fresh(cached(self, "outputs", type(self)._combine_outputs))
+        return fresh(self._derived("outputs", type(self)._combine_outputs))
 
     @property
     def expected_components(self) -> list[ComponentSpec]:
-        return list(cached(self, "components", type(self)._combine_components))
+        return list(self._derived("components", type(self)._combine_components))
 
     @property
     def expected_configs(self) -> list[ConfigSpec]:
-        return list(cached(self, "configs", type(self)._combine_configs))
+        return list(self._derived("configs", type(self)._combine_configs))
 
     @property
     def required_inputs(self) -> list[str]:
@@ -247,27 +280,33 @@ class CompositePipelineBlocks(ModularPipelineBlocks):
             OutputNotSetError: at the top of a pipeline, a leaf did not set an output that it declares.
         """
         at_top = type(state) is PipelineState
+        driver = driver_of(components)
+        if driver is not None:
+            steps = driver.walk(steps)
         for name, call, wanted, outputs in steps:
             try:
-                if wanted is None:
-                    components, state = call(components, state, **variables)
+                if not variables:
+                    now_components, now_state = call(components, state)
+                elif wanted is None:
+                    now_components, now_state = call(components, state, **variables)
                 else:
-                    components, state = call(components, state, **{key: variables[key] for key in wanted})
+                    now_components, now_state = call(components, state, **{key: variables[key] for key in wanted})
+                if now_state is not state or now_components is not components:
+                    check_returned(self._sub_blocks[name], state, now_components, now_state)
+                    components, state = now_components, now_state
                 if at_top and outputs:
                     for output in outputs:
                         if output not in state.values and output in self._sub_blocks[name].certain_outputs:
                             raise OutputNotSetError(self._sub_blocks[name]._unset_message(output))
             except Exception as error:
-                raise self._located(error, name, state, variables)  # noqa: B904
+                raise self._located(error, name, components, state, variables)  # noqa: B904
         return components, state
 
-    def _located(self, error: Exception, name: str, state: Any, variables: dict[str, Any]) -> Exception:
+    def _located(
+        self, error: Exception, name: str, components: Any, state: Any, variables: dict[str, Any]
+    ) -> Exception:
         """The exception to raise for one that came out of a block: the same, with its location."""
-        if _is_unpacking(error):
-            error = DefinitionError(
-                f"`__call__` of `{type(self._sub_blocks[name]).__name__}` must return two values, `components` and the "
-                f"state: {error}"
-            )
+        error = explained(error, self._sub_blocks[name], components, state)
         self._locate(error, name, state, variables)
         return error
 
@@ -275,10 +314,79 @@ class CompositePipelineBlocks(ModularPipelineBlocks):
         locate(error, name)
 
 
-def _is_unpacking(error: Exception) -> bool:
-    """Whether an error comes from taking apart what a block returned, not from inside the block."""
+def run_whole(blocks: ModularPipelineBlocks, components: Any, state: PipelineState) -> PipelineState:
+    """Run the blocks of a pipeline, and return the state that they leave.
+
+    Raises:
+        DefinitionError: they do not return `components` and the state.
+    """
+    try:
+        now_components, now_state = blocks(components, state)
+    except Exception as error:
+        raise explained(error, blocks, components, state)  # noqa: B904
+    check_returned(blocks, state, now_components, now_state)
+    return now_state  # type: ignore[no-any-return]
+
+
+def explained(error: Exception, block: ModularPipelineBlocks, components: Any, state: Any) -> Exception:
+    """The error itself, or what it means if it comes from taking apart what the block returned.
+
+    An error about None gets a note of the components of the block that are not loaded: most likely it is about them.
+
+    Args:
+        error: what the caller of the block caught.
+        block: the block.
+        components: what the block was called with.
+        state: the same.
+    """
+    if not isinstance(error, (AttributeError, TypeError, ValueError)) or isinstance(error, LoopwrightError):
+        return error
+    if type(error) is AttributeError and type(error.obj) is BlockState:
+        unknown = UnknownValueError(error.name, vars(error.obj), holder="the block state")
+        return unknown.with_traceback(error.__traceback__)
+    text = str(error)
     raised_here = error.__traceback__ is not None and error.__traceback__.tb_next is None
-    return raised_here and isinstance(error, (TypeError, ValueError)) and "unpack" in str(error)
+    if not raised_here or "unpack" not in text:
+        if "'NoneType' object" in text and not hasattr(error, "loopwright"):
+            _note_missing_components(error, block, components)
+        return error
+    if "non-iterable" in text:
+        kind = text.split()[-2]
+        return _wrong_return(block, state, "nothing" if kind == "NoneType" else f"only a {kind}")
+    return _wrong_return(block, state, "more than two values" if "too many" in text else "fewer than two values")
+
+
+def check_returned(block: ModularPipelineBlocks, state: Any, now_components: Any, now_state: Any) -> None:
+    """Check the two values that a block returned.
+
+    Args:
+        block: the block.
+        state: what it was called with.
+        now_components: the first value.
+        now_state: the second.
+
+    Raises:
+        DefinitionError: the second is not such a state, or the first cannot be `components`.
+    """
+    if not isinstance(now_state, type(state)):
+        raise _wrong_return(block, state, f"{kind_of(now_state)} as the state")
+    if isinstance(now_components, (PipelineState, BlockState)):
+        raise _wrong_return(block, state, f"{kind_of(now_components)} as `components`")
+
+
+def _note_missing_components(error: Exception, block: ModularPipelineBlocks, components: Any) -> None:
+    missing = [name for name in block.component_names if name and getattr(components, name, None) is None]
+    if missing:
+        listed = ", ".join(f"`{name}`" for name in missing)
+        what = f"the component {listed} is" if len(missing) == 1 else f"the components {listed} are"
+        error.add_note(f"{what} not loaded: `pipe.update_components({', '.join(f'{name}=...' for name in missing)})`")
+
+
+def _wrong_return(block: ModularPipelineBlocks, state: Any, what: str) -> DefinitionError:
+    name = "block_state" if isinstance(state, BlockState) else "state"
+    return DefinitionError(
+        f"`{type(block).__name__}.__call__` returned {what}; it must return two values: `return components, {name}`"
+    )
 
 
 def missing_variable_message(
@@ -287,13 +395,14 @@ def missing_variable_message(
     """What to tell the author of a block whose required variable is not given.
 
     Args:
-        name: the name of the block.
+        name: the name of the block; empty if it has none.
         block: the block.
         variable: the variable.
         given: the names of the variables that the loops around the block give; None if there is no loop around it.
     """
     known = sorted(given or ())
-    takes = f"block `{name}` (`{type(block).__name__}`) takes the loop variable `{variable}`"
+    cls = f"`{type(block).__name__}`"
+    takes = f"{f'block `{name}` ({cls})' if name else cls} takes the loop variable `{variable}`"
     if not known:
         return f"{takes}, and no loop gives it one"
     listed = ", ".join(f"`{variable_name}`" for variable_name in known)

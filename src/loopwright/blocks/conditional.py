@@ -6,9 +6,10 @@ from typing import Any
 
 from loopwright.blocks.base import ModularPipelineBlocks
 from loopwright.blocks.composite import CompositePipelineBlocks
+from loopwright.blocks.driving import driver_of
 from loopwright.blocks.facts import combine_inputs, combine_outputs, fresh
 from loopwright.blocks.loop import LoopSequentialPipelineBlocks
-from loopwright.errors import DefinitionError, did_you_mean
+from loopwright.errors import DefinitionError, NotDefinedError, did_you_mean, kind_of
 from loopwright.params import InputParam, OutputParam
 
 __all__ = ["AutoPipelineBlocks", "ConditionalPipelineBlocks"]
@@ -29,6 +30,7 @@ class ConditionalPipelineBlocks(CompositePipelineBlocks):
 
     def __init__(self) -> None:
         super().__init__()
+        self._require_list("block_trigger_inputs")
         if self.default_block_name is not None and self.default_block_name not in self.block_names:
             raise DefinitionError(
                 f"`{type(self).__name__}.default_block_name` is `{self.default_block_name}`, which is not one of its "
@@ -42,7 +44,10 @@ class ConditionalPipelineBlocks(CompositePipelineBlocks):
             **kwargs: the values of the `block_trigger_inputs`, None for those that are not given. The choice may depend
                 only on which of them are None: `get_execution_blocks` makes it without knowing the values.
         """
-        raise NotImplementedError(f"`{type(self).__name__}` does not define `select_block`")
+        raise NotDefinedError(
+            f"`{type(self).__name__}` does not define `select_block`: define `select_block(self, **kwargs)`, which "
+            f"returns the name of the block to run, or None"
+        )
 
     def _select_name(self, values: Any) -> str | None:
         """The name of the block to run for a state or a dict, None to skip."""
@@ -51,9 +56,10 @@ class ConditionalPipelineBlocks(CompositePipelineBlocks):
         if name is None:
             name = self.default_block_name
         if name is not None and name not in self._sub_blocks:
+            given = f"`{name}`" if isinstance(name, str) else kind_of(name)  # type: ignore[redundant-expr]
             raise DefinitionError(
-                f"`{type(self).__name__}.select_block` returned `{name}`, which is not one of its blocks"
-                f"{did_you_mean(name, self._sub_blocks)}; they are {', '.join(f'`{n}`' for n in self._sub_blocks)}"
+                f"`{type(self).__name__}.select_block` returned {given}, which is not the name of one of its blocks"
+                f"{did_you_mean(str(name), self._sub_blocks)}; they are {', '.join(f'`{n}`' for n in self._sub_blocks)}"
             )
         return name
 
@@ -88,6 +94,9 @@ class ConditionalPipelineBlocks(CompositePipelineBlocks):
 
     def __call__(self, components: Any, state: Any, **variables: Any) -> tuple[Any, Any]:
         name = self._select_name(state)
+        driver = driver_of(components)
+        if driver is not None:
+            name = driver.chosen(self, name)
         if name is None:
             return components, state
         chosen = [step for step in self._plan(variables).steps if step.name == name]
@@ -125,16 +134,20 @@ class AutoPipelineBlocks(ConditionalPipelineBlocks):
                 f"`{type(self).__name__}` sets `default_block_name`; the default of an `AutoPipelineBlocks` is the "
                 f"block whose entry in `block_trigger_inputs` is None"
             )
+        self._require_triggers()
+        if None in self.block_trigger_inputs:
+            self.default_block_name = self.block_names[self.block_trigger_inputs.index(None)]
+
+    def _require_triggers(self) -> None:
         if len(self.block_trigger_inputs) != len(self.block_names):
             raise DefinitionError(
                 f"`{type(self).__name__}` has {len(self.block_names)} blocks and {len(self.block_trigger_inputs)} "
                 f"block_trigger_inputs; each block needs one, None for the default"
             )
-        if None in self.block_trigger_inputs:
-            self.default_block_name = self.block_names[self.block_trigger_inputs.index(None)]
 
     def select_block(self, **kwargs: Any) -> str | None:
         """The name of the first block whose trigger input is given."""
+        self._require_triggers()
         for trigger, name in zip(self.block_trigger_inputs, self.block_names, strict=True):
             if trigger is not None and kwargs.get(trigger) is not None:
                 return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from loopwright.blocks.base import ModularPipelineBlocks
+from loopwright.blocks.conditional import ConditionalPipelineBlocks
 from loopwright.blocks.facts import walk
 from loopwright.blocks.loop import LoopSequentialPipelineBlocks
 
@@ -40,18 +41,24 @@ def execution_units(block: ModularPipelineBlocks, path: str = "") -> list[tuple[
 
 def carried_values(loop: LoopSequentialPipelineBlocks) -> list[CarriedValue]:
     """What a loop carries from one iteration to the next, by what its blocks declare."""
-    units = execution_units(loop)
-    reads = {path: set(unit.input_names) for path, unit in units}
-    writes = {path: set(unit.intermediate_output_names) for path, unit in units}
-    written: set[str] = set()
+    writes = {path: set(unit.intermediate_output_names) for path, unit in execution_units(loop)}
     early: dict[str, list[str]] = {}
-    for path, unit in units:
-        for name in reads[path] - written:
-            early.setdefault(name, []).append(path)
-        if not unit.may_be_skipped:
-            written |= writes[path]
+
+    def visit(path: str, block: ModularPipelineBlocks, written: frozenset[str]) -> frozenset[str]:
+        """Find what a block reads and nobody has written, and return what is written after it."""
+        if path in writes:
+            for name in {*block.input_names} - written:
+                early.setdefault(name, []).append(path)
+        inner = written
+        for name, child in block.sub_blocks.items() if path not in writes else ():
+            after = visit(f"{path}.{name}" if path else name, child, inner)
+            # one branch of a conditional does not see what another one writes
+            inner = written if isinstance(block, ConditionalPipelineBlocks) else after
+        return written if block.may_be_skipped else written.union(block.intermediate_output_names)
+
+    visit("", loop, frozenset())
     return [
-        CarriedValue(name, tuple(readers), tuple(path for path, _ in units if name in writes[path]))
+        CarriedValue(name, tuple(readers), tuple(path for path in writes if name in writes[path]))
         for name, readers in sorted(early.items())
         if any(name in names for names in writes.values())
     ]

@@ -26,10 +26,10 @@ __all__ = [
     "cached",
     "combine_inputs",
     "combine_outputs",
+    "first_of_each",
     "fresh",
     "input_key",
-    "loop_inputs",
-    "sequence_inputs",
+    "outside_reads",
     "union",
     "walk",
 ]
@@ -47,14 +47,16 @@ class FactCache:
         epoch: the epoch in which the stamp was last seen to hold; None if it has to be looked at each time.
         stamp: the objects that the facts were computed from.
         facts: the facts by name.
+        access: what the block reads and writes; one of the facts, at hand.
     """
 
-    __slots__ = ("epoch", "facts", "stamp")
+    __slots__ = ("access", "epoch", "facts", "stamp")
 
     def __init__(self) -> None:
         self.epoch: object | None = None
         self.stamp: list[Any] = []
         self.facts: dict[str, Any] = {}
+        self.access: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FactCache:
         return FactCache()
@@ -83,6 +85,7 @@ def _renew(block: ModularPipelineBlocks, cache: FactCache) -> None:
     if len(stamp) != len(cache.stamp) or not all(map(is_, stamp, cache.stamp)):
         cache.stamp = stamp
         cache.facts = {}
+        cache.access = None
     cache.epoch = now if settled else None
 
 
@@ -174,31 +177,24 @@ def combine_outputs(*named_outputs: tuple[str, list[OutputParam]]) -> list[Outpu
     return list(combined.values())
 
 
-def sequence_inputs(blocks: Iterable[ModularPipelineBlocks]) -> list[InputParam]:
-    """The inputs of blocks that run one after the other: what one reads and no earlier one is sure to have written.
+def outside_reads(blocks: Iterable[ModularPipelineBlocks]) -> list[InputParam]:
+    """What blocks that run one after the other read and no earlier one is sure to have written, as each declares it.
 
-    An input is as its first reader declares it. Outputs of a block that may be skipped are not counted as written.
+    Outputs of a block that may be skipped are not counted as written.
     """
-    inputs: dict[str, InputParam] = {}
+    reads: list[InputParam] = []
     written: set[str] = set()
     for block in blocks:
-        for param in block.inputs:
-            key = input_key(param)
-            if key not in written:
-                inputs.setdefault(key, param)
+        reads.extend(param for param in block.inputs if input_key(param) not in written)
         if not block.may_be_skipped:
             written.update(param.name for param in block.intermediate_outputs)
-    return list(inputs.values())
+    return reads
 
 
-def loop_inputs(own: Iterable[InputParam], blocks: Iterable[ModularPipelineBlocks]) -> list[InputParam]:
-    """The inputs of a loop: those of the wrapper, then what its blocks read before it is written in an iteration.
-
-    A block that reads what a later block writes reads the value of the iteration before, and in the first iteration an
-    input.
-    """
-    inputs = {input_key(param): param for param in own}
-    for param in sequence_inputs(blocks):
+def first_of_each(params: Iterable[InputParam]) -> list[InputParam]:
+    """Each input once, as its first reader declares it."""
+    inputs: dict[str, InputParam] = {}
+    for param in params:
         inputs.setdefault(input_key(param), param)
     return list(inputs.values())
 

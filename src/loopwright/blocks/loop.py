@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from loopwright.blocks.composite import CompositePipelineBlocks
-from loopwright.blocks.facts import combine_outputs, loop_inputs, union
+from loopwright.blocks.composite import CompositePipelineBlocks, check_returned
+from loopwright.blocks.driving import current_driver, driver_of
+from loopwright.blocks.facts import combine_outputs, first_of_each, outside_reads, union, walk
 from loopwright.blocks.source import given_variables
-from loopwright.errors import DefinitionError, InvalidInputError, locate
+from loopwright.errors import (
+    DefinitionError,
+    InvalidInputError,
+    NotDefinedError,
+    UnknownInputError,
+    brief,
+    did_you_mean,
+    kind_of,
+    locate,
+)
 from loopwright.params import InputParam, OutputParam
 from loopwright.specs import ComponentSpec, ConfigSpec
-from loopwright.state import BlockState
+from loopwright.state import BlockState, loop_record
 
 __all__ = ["LoopSequentialPipelineBlocks"]
 
@@ -74,14 +85,28 @@ class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
         return frozenset() if given is None else given.always
 
     def _combine_inputs(self) -> list[InputParam]:
-        children = self.sub_blocks.values()
-        required = {*self.loop_required_inputs, *(name for block in children for name in block.required_inputs)}
-        own = {param.name for param in self.loop_inputs}
-        # what the loop gives as a variable is not asked of the user
+        reads = self._outside_reads()
+        required = {param.name for param in reads if param.required}
+        return [replace(param, required=param.name in required) for param in first_of_each(reads)]
+
+    def _reads(self) -> list[InputParam]:
+        # a conditional in the loop sees what it chooses by, also if no block reads it
+        return [*self._outside_reads(), *(InputParam(name) for name in sorted(self._get_trigger_inputs()))]
+
+    def _outside_reads(self) -> list[InputParam]:
+        """What the wrapper reads, then what its blocks read before it is written in an iteration, as each declares it.
+
+        A block that reads what a later block writes reads the value of the iteration before, and in the first iteration
+        an input. What the loop gives as a variable is not asked of the user. As all of them read one `BlockState`, a
+        value that one block requires is required of the loop as soon as some reader has no default for it.
+        """
+        own, blocks = self.loop_inputs, self.sub_blocks.values()
+        given = self.loop_variables.difference(param.name for param in own if param.name is not None)
+        required = {*self.loop_required_inputs, *(name for block in blocks for name in block.required_inputs)}
         return [
-            replace(param, required=param.name in required)
-            for param in loop_inputs(self.loop_inputs, children)
-            if param.name in own or param.name not in self.loop_variables
+            replace(param, required=param.required or (param.default is None and param.name in required))
+            for param in union([*own, *outside_reads(blocks)])
+            if param.name not in given
         ]
 
     @property
@@ -113,9 +138,9 @@ class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
             components: the pipeline.
             block_state: the loop's inputs, and what its blocks have written so far.
         """
-        raise DefinitionError(
-            f"the loop `{type(self).__name__}` does not say what its iterations are: define `iterate`, which yields "
-            f"a dict of the variables of each iteration"
+        raise NotDefinedError(
+            f"the loop `{type(self).__name__}` does not say what its iterations are: define "
+            f"`iterate(self, components, block_state)`, which yields a dict of the variables of each iteration"
         )
 
     def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
@@ -123,19 +148,39 @@ class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
         iterations = self.iterate(components, block_state)
         if not hasattr(iterations, "__next__"):
             raise DefinitionError(
-                f"`{type(self).__name__}.iterate` returned a {type(iterations).__name__}; it must be a generator that "
-                f"yields a dict of the variables of each iteration"
+                f"`{type(self).__name__}.iterate` returned {kind_of(iterations)}; it must be a generator that yields a "
+                f"dict of the variables of each iteration"
             )
+        driver = driver_of(components)
         with closing(iterations):  # type: ignore[type-var]
             for variables in iterations:
-                if not isinstance(variables, Mapping):
+                if type(variables) is not dict and not isinstance(variables, Mapping):
                     raise DefinitionError(
-                        f"`{type(self).__name__}.iterate` yielded {variables!r}; it must yield a dict of loop "
+                        f"`{type(self).__name__}.iterate` yielded {brief(variables)}; it must yield a dict of loop "
                         f'variables, such as {{"i": i}}'
                     )
-                components, block_state = self.loop_step(components, block_state, **variables)
+                try:
+                    components, block_state = self.loop_step(components, block_state, **variables)
+                except TypeError as error:
+                    if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                        raise
+                    raise DefinitionError(
+                        f"`{type(self).__name__}.iterate` yielded variables of the names "
+                        f"{', '.join(map(repr, variables))}; a name must be a string, and not `components` or `state`"
+                    ) from error
+                if driver is not None and driver.has_ended(self, block_state):
+                    break
         self.set_block_state(state, block_state)
         return components, state
+
+    def loop_total(self, components: Any, block_state: BlockState) -> int | None:
+        """The number of iterations, for those who watch; None where it is not known before the end.
+
+        Args:
+            components: the pipeline.
+            block_state: the loop's values, before its first iteration.
+        """
+        return None
 
     def loop_step(self, components: Any, state: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Run all blocks of the loop once.
@@ -151,47 +196,74 @@ class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
         Raises:
             LoopVariableError: a block requires a variable that is not given; none of the blocks ran.
         """
-        state._iteration += 1
-        if state._outer_variables:
-            kwargs = {**state._outer_variables, **kwargs}
+        try:
+            loop = state._loop
+        except AttributeError:
+            raise self._wrong_state(state) from None
         plan = self._sub_blocks.plan
-        if plan is None or plan.count != len(kwargs):
-            plan = self._plan(kwargs)
+        if loop is None or not loop.plain or plan is None or plan.count != len(kwargs):
+            return self._careful_step(components, state, kwargs)
         try:
             variables = plan.pick(kwargs)
         except KeyError:
-            plan = self._plan(kwargs)
-            variables = plan.pick(kwargs)
-        state._variables = kwargs
-        if plan.calls is None:
-            return self._run(plan.steps, components, state, kwargs)
+            return self._careful_step(components, state, kwargs)
         # the plain case, written out: short iterations are what a loop has most of
+        loop.iteration += 1
+        loop.variables = kwargs
         arguments = (components, state, *variables)
         call = None
         try:
             for call in plan.calls:
                 now_components, now_state = call(*arguments)
                 if now_state is not state or now_components is not components:
+                    name = plan.block_name(call)
+                    check_returned(self._sub_blocks[name], state, now_components, now_state)
                     components, state = now_components, now_state
                     arguments = (components, state, *variables)
         except Exception as error:
-            raise self._located(error, plan.block_name(call), state, kwargs)  # noqa: B904
+            raise self._located(error, plan.block_name(call), components, state, kwargs)  # noqa: B904
         return components, state
 
+    def _careful_step(self, components: Any, state: Any, variables: dict[str, Any]) -> tuple[Any, Any]:
+        driver = driver_of(components)
+        if driver is not None:
+            return driver.iterate(self, components, state, variables)
+        return self.run_iteration(components, state, variables)
+
+    def run_iteration(self, components: Any, state: Any, variables: dict[str, Any]) -> tuple[Any, Any]:
+        """Run all blocks of the loop once, whatever their variables, drivers or not."""
+        loop = loop_record(state)
+        if loop.outer_variables:
+            variables = {**loop.outer_variables, **variables}
+        loop.iteration += 1
+        plan = self._plan(variables)
+        loop.plain = not loop.outer_variables and driver_of(components) is None
+        loop.variables = variables
+        return self._run(plan.steps, components, state, variables)
+
+    def _wrong_state(self, state: Any) -> DefinitionError:
+        return DefinitionError(
+            f"`{type(self).__name__}` gives `loop_step` {kind_of(state)} as the state; write "
+            f"`components, block_state = self.loop_step(components, block_state, i=i)`"
+        )
+
     def _locate(self, error: Exception, name: str, state: Any, variables: dict[str, Any]) -> None:
-        locate(error, name, state._iteration - 1, variables)
+        locate(error, name, loop_record(state).iteration - 1, variables)
 
     def _must_set(self, output_name: str, block_state: BlockState) -> bool:
         # without iterations the inputs pass through, and a block that may be skipped may have set nothing
-        if block_state._iteration == 0:
+        if block_state._loop is None or block_state._loop.iteration == 0:
             return False
         own = any(param.name == output_name for param in self.loop_intermediate_outputs)
         return own or any(output_name in block.certain_outputs for block in self.sub_blocks.values())
 
     def _unset_message(self, output_name: str) -> str:
-        for name, block in self.sub_blocks.items():
-            if output_name in block.certain_outputs:
-                return f"in the loop block `{name}`: {block._unset_message(output_name)}"
+        for path, block in walk(self):
+            if not block.sub_blocks and output_name in block.certain_outputs:
+                return (
+                    f"block `{path}` (`{type(block).__name__}`) of the loop declares the output `{output_name}` and "
+                    f"did not set it: assign `block_state.{output_name}`, or take it out of `intermediate_outputs`"
+                )
         return (
             f"`{type(self).__name__}` declares the output `{output_name}` and did not set it: assign "
             f"`block_state.{output_name}`, or take it out of `loop_intermediate_outputs`"
@@ -205,11 +277,20 @@ class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
             total: the number of iterations, in which case `bar.update()` moves it.
 
         Raises:
-            InvalidInputError: neither is given.
+            InvalidInputError: neither is given, or a number is given to go through.
         """
         from tqdm.auto import tqdm
 
+        if isinstance(iterable, int):
+            raise InvalidInputError(
+                f"`progress_bar` cannot go through {iterable}; for a number of iterations write "
+                f"`self.progress_bar(total={iterable})`"
+            )
         config = self.__dict__.get("_progress_bar_config", {})
+        driver = current_driver.get()
+        if driver is not None:
+            length = len(iterable) if total is None and hasattr(iterable, "__len__") else total
+            config = driver.bar_config(self, config, length)
         if iterable is not None:
             return tqdm(iterable, **config)
         if total is not None:
@@ -217,5 +298,15 @@ class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
         raise InvalidInputError("`progress_bar` needs `iterable`, to go through, or `total`, the number of iterations")
 
     def set_progress_bar_config(self, **kwargs: Any) -> None:
-        """Set the arguments of the progress bar (`disable=True`, `desc="denoise"`), instead of those set before."""
+        """Set the arguments of the progress bar (`disable=True`, `desc="denoise"`), instead of those set before.
+
+        Raises:
+            UnknownInputError: a progress bar has no such argument, or it is set by the loop.
+        """
+        from tqdm import tqdm
+
+        known = {*inspect.signature(tqdm.__init__).parameters, "display"} - {"self", "iterable", "total", "kwargs"}
+        for name in kwargs:
+            if name not in known:
+                raise UnknownInputError(f"a progress bar takes no `{name}` here{did_you_mean(name, known)}")
         self._progress_bar_config = kwargs

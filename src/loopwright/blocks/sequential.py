@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from loopwright.blocks.base import ModularPipelineBlocks
 from loopwright.blocks.composite import CompositePipelineBlocks
 from loopwright.blocks.conditional import ConditionalPipelineBlocks
-from loopwright.blocks.facts import sequence_inputs
+from loopwright.blocks.facts import first_of_each, outside_reads
 from loopwright.blocks.loop import LoopSequentialPipelineBlocks
-from loopwright.errors import UnknownNameError, did_you_mean
+from loopwright.errors import DefinitionError, NotDefinedError, UnknownNameError, brief, did_you_mean
 from loopwright.params import InputParam
 
 __all__ = ["SequentialPipelineBlocks"]
@@ -27,7 +28,7 @@ class SequentialPipelineBlocks(CompositePipelineBlocks):
     """
 
     def _combine_inputs(self) -> list[InputParam]:
-        return sequence_inputs(self.sub_blocks.values())
+        return first_of_each(outside_reads(self.sub_blocks.values()))
 
     def __call__(self, components: Any, state: Any, **variables: Any) -> tuple[Any, Any]:
         return self._run(self._plan(variables).steps, components, state, variables)
@@ -69,7 +70,7 @@ class SequentialPipelineBlocks(CompositePipelineBlocks):
             UnknownNameError: there is no workflow of that name.
         """
         if self._workflow_map is None:
-            raise NotImplementedError(f"`{type(self).__name__}` has no workflows: it does not set `_workflow_map`")
+            raise NotDefinedError(f"`{type(self).__name__}` has no workflows: it does not set `_workflow_map`")
         if workflow_name not in self._workflow_map:
             raise UnknownNameError(
                 f"`{type(self).__name__}` has no workflow `{workflow_name}`"
@@ -78,4 +79,10 @@ class SequentialPipelineBlocks(CompositePipelineBlocks):
             )
         triggers = self._workflow_map[workflow_name]
         # several spellings of one workflow select the same blocks
-        return self.get_execution_blocks(**(triggers[0] if isinstance(triggers, tuple) else triggers))
+        spelling = triggers[0] if isinstance(triggers, tuple) and triggers else triggers
+        if not isinstance(spelling, Mapping):
+            raise DefinitionError(
+                f"`{type(self).__name__}._workflow_map` has {brief(triggers)} for `{workflow_name}`; it must be a dict "
+                f'of the inputs that select the workflow, such as {{"prompt": True}}, or a tuple of such dicts'
+            )
+        return self.get_execution_blocks(**spelling)

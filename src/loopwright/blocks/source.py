@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["GivenVariables", "StateAccess", "given_variables", "state_access", "wrapper_access"]
+__all__ = ["GivenVariables", "StateAccess", "given_variables", "keeps_block_state", "state_access", "wrapper_access"]
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,26 @@ def wrapper_access(loop_class: type, base: type) -> StateAccess | None:
             total.writes |= access.writes
             total.opaque |= access.opaque
     return total
+
+
+def keeps_block_state(block_class: type, base: type) -> bool:
+    """Whether the methods of a block take values out of the state and none of them puts any back.
+
+    Args:
+        block_class: the class of the block.
+        base: the class whose methods are not the block's own.
+    """
+    called: set[str] = set()
+    for method in _own_methods(block_class, base):
+        function = _function(method)
+        if function is None:
+            return False
+        called.update(
+            node.func.attr
+            for node in ast.walk(function)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        )
+    return "get_block_state" in called and not called & {"set_block_state", "set"}
 
 
 def _block_state_names(function: ast.FunctionDef) -> set[str]:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Any, Self
 
 from loopwright.blocks import epoch
-from loopwright.errors import BlockTypeError
+from loopwright.errors import BlockTypeError, UnknownNameError, did_you_mean, kind_of
 
 __all__ = ["InsertableDict", "SubBlocks"]
 
@@ -41,6 +41,10 @@ class SubBlocks(InsertableDict):
 
     Attributes:
         plan: how the composite runs them; forgotten at every change.
+
+    Raises:
+        BlockTypeError: what is put in is not a block, or its name is not a string.
+        UnknownNameError: what is asked for, or taken out, is not there.
     """
 
     plan: Any = None
@@ -49,19 +53,39 @@ class SubBlocks(InsertableDict):
         self.plan = None
         epoch.advance()
 
+    def __missing__(self, key: str) -> Any:
+        names = ", ".join(f"`{name}`" for name in self) or "none"
+        raise UnknownNameError(f"there is no sub-block `{key}`{did_you_mean(str(key), self)}; there are {names}")
+
+    def _require(self, key: str) -> None:
+        if key not in self:
+            self.__missing__(key)
+
     def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, as_block(value, key))
+        super().__setitem__(key, _sub_block(key, value))
         self._changed()
 
     def __delitem__(self, key: str) -> None:
+        self._require(key)
         super().__delitem__(key)
         self._changed()
+
+    def insert(self, key: str, value: Any, index: int) -> Self:
+        if not isinstance(index, int):
+            raise BlockTypeError(
+                f'`insert` takes a name, a block and a position, as in `insert("denoise", block, 0)`; the position is '
+                f"{kind_of(index)}"
+            )
+        # made a block before anything is taken out, so that a failure changes nothing
+        return super().insert(key, _sub_block(key, value), index)
 
     def clear(self) -> None:
         super().clear()
         self._changed()
 
     def pop(self, key: str, *default: Any) -> Any:
+        if not default:
+            self._require(key)
         value = super().pop(key, *default)
         self._changed()
         return value
@@ -72,6 +96,7 @@ class SubBlocks(InsertableDict):
         return item
 
     def move_to_end(self, key: str, last: bool = True) -> None:
+        self._require(key)
         super().move_to_end(key, last)
         self._changed()
 
@@ -80,12 +105,23 @@ class SubBlocks(InsertableDict):
         return SubBlocks, (list(self.items()),)
 
 
-def as_block(value: Any, name: str) -> Any:
+def _sub_block(name: Any, value: Any) -> Any:
+    """The block for what is put among sub-blocks under a name."""
+    if not isinstance(name, str) or not name:
+        given = kind_of(name) if isinstance(name, type) else repr(name)
+        raise BlockTypeError(
+            f"the name of a sub-block is {given}; it must be a string, and not an empty one: "
+            f'`{{"denoise": DenoiseStep}}`'
+        )
+    return as_block(value, f"sub-block `{name}`")
+
+
+def as_block(value: Any, place: str) -> Any:
     """A block for what stands where a block belongs: an instance as it is, a class as an instance of it.
 
     Args:
         value: what was put there.
-        name: the name it was given, for messages.
+        place: the place, for messages.
 
     Raises:
         BlockTypeError: it is neither a block nor a class of blocks that can be made without arguments.
@@ -95,11 +131,14 @@ def as_block(value: Any, name: str) -> Any:
     if isinstance(value, ModularPipelineBlocks):
         return value
     if not (inspect.isclass(value) and issubclass(value, ModularPipelineBlocks)):
-        kind = f"the class `{value.__name__}`" if inspect.isclass(value) else f"a {type(value).__name__}"
-        raise BlockTypeError(
-            f"sub-block `{name}` is {kind}, which is not a block: give a subclass of `ModularPipelineBlocks`, "
-            f"or an instance of one"
-        )
+        if from_diffusers(value, ModularPipelineBlocks):
+            raise BlockTypeError(
+                f"{place} is {kind_of(value)}, a block of diffusers: import `ModularPipelineBlocks`, and the other "
+                f"classes that it is made with, from `loopwright.modular_pipelines`"
+            )
+        inside = isinstance(getattr(value, "_blocks", None), ModularPipelineBlocks)
+        advice = "its `blocks`" if inside else "a subclass of `ModularPipelineBlocks`, or an instance of one"
+        raise BlockTypeError(f"{place} is {kind_of(value)}, which is not a block: give {advice}")
     try:
         return value()
     except TypeError as error:
@@ -112,6 +151,12 @@ def as_block(value: Any, name: str) -> Any:
         if not needed:
             raise
         raise BlockTypeError(
-            f"sub-block `{name}` is the class `{value.__name__}`, which needs the arguments {', '.join(needed)}: "
+            f"{place} is the class `{value.__name__}`, which needs the arguments {', '.join(needed)}: "
             f"give an instance, such as `{value.__name__}({', '.join(f'{n}=...' for n in needed)})`"
         ) from error
+
+
+def from_diffusers(value: Any, cls: type) -> bool:
+    """Whether a value is an instance, or a subclass, of the class of diffusers that has the name of one of ours."""
+    mro = (value if inspect.isclass(value) else type(value)).__mro__
+    return any(base.__name__ == cls.__name__ and base.__module__.startswith("diffusers.") for base in mro)

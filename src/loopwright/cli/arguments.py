@@ -60,6 +60,8 @@ def open_image(path: Path, option: str) -> Image.Image:
     """
     from PIL import Image
 
+    if path.is_dir():
+        raise InvalidInputError(f"{option}: {path} is a folder; name an image in it")
     if not path.is_file():
         raise InvalidInputError(f"{option}: there is no file {path}")
     try:

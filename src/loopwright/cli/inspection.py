@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from loopwright.errors import InvalidInputError, did_you_mean
+from loopwright.errors import InvalidInputError, did_you_mean, kind_of
 
 from .arguments import writable_path
 
@@ -36,7 +36,7 @@ def describe(
     """Describe blocks: the tree, with loops, inputs, outputs and components."""
     _check_choice("--format", form, tuple(_SUFFIX_OF))
     if output is not None:
-        writable_path(output, (_SUFFIX_OF[form], ".md") if form == "mermaid" else (_SUFFIX_OF[form],))
+        writable_path(output, (_SUFFIX_OF[form],))
     blocks = _blocks(target, workflow)
     from loopwright.describe import describe as describe_blocks
 
@@ -44,7 +44,10 @@ def describe(
     if output is None:
         typer.echo(text)
     else:
-        output.write_text(f"{text.rstrip()}\n", encoding="utf-8")
+        try:
+            output.write_text(f"{text}\n", encoding="utf-8")
+        except OSError as error:
+            raise InvalidInputError(f"cannot write {output}: {error.strerror or error}") from error
         typer.echo(str(output))
 
 
@@ -95,7 +98,7 @@ def _blocks(target: str | None, workflow: str | None) -> Any:
     found = getattr(found, "blocks", found)
     if not hasattr(found, "sub_blocks"):
         raise InvalidInputError(
-            f"{target} is a {type(found).__name__}; it must be a class or an instance of blocks, or a pipeline"
+            f"{target} is {kind_of(found)}; it must be a class or an instance of blocks, or a pipeline"
         )
     return found if workflow is None else found.get_workflow(workflow)
 

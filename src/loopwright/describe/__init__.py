@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from loopwright.blocks import walk
+from loopwright.blocks.declarations import require_declarations
 from loopwright.check import as_tree
 from loopwright.describe import html, mermaid, text
 from loopwright.describe.outline import outline
@@ -24,9 +26,13 @@ def describe(blocks: Any, format: Literal["text", "mermaid", "html"] = "text") -
 
     Raises:
         BlockTypeError: `blocks` is none of these.
+        DefinitionError: what a block declares cannot be read.
         InvalidInputError: there is no such format.
     """
     if format not in _RENDERERS:
         known = " or ".join(f"'{name}'" for name in _RENDERERS)
         raise InvalidInputError(f"`format` must be {known}, not {format!r}{did_you_mean(str(format), _RENDERERS)}")
-    return _RENDERERS[format](outline(as_tree(blocks)))
+    tree = as_tree(blocks)
+    for _, block in walk(tree):
+        require_declarations(block)
+    return _RENDERERS[format](outline(tree))

@@ -1,9 +1,7 @@
-"""A description as a page of HTML: the flow from the inputs through the blocks to the outputs, each loop with a way
-back.
+"""A description as a page of HTML: the flow from the inputs through the blocks to the outputs, loops with a way back.
 
-The page is one text that needs no other file, no network and no script. It may also be put into another page, as
-notebooks
-do: the browser drops the outer elements then, and the styles apply to what is inside the element `.loopwright` alone.
+The page is one text that needs no other file, no network and no script. It may also be put into another page, as a
+notebook does: the browser drops the outer elements then, and the styles apply to the element `.loopwright` alone.
 """
 
 from __future__ import annotations
@@ -19,11 +17,10 @@ from loopwright.describe.outline import Block, Value, walk
 __all__ = ["render"]
 
 _MOST_CHIPS = 10
-_KINDS = {"leaf": "block", "sequence": "sequence", "choice": "conditional", "loop": "loop"}
 _ICONS = {
-    "sequence": "M8 2.5v11M4.5 10 8 13.5l3.5-3.5",
-    "choice": "M8 2.2 13.8 8 8 13.8 2.2 8Z",
-    "loop": "M13 8a5 5 0 1 1-1.6-3.7M13.2 1.8v3h-3",
+    "sequence": ("sequence", "M8 2.5v11M4.5 10 8 13.5l3.5-3.5"),
+    "choice": ("conditional", "M8 2.2 13.8 8 8 13.8 2.2 8Z"),
+    "loop": ("loop", "M13 8a5 5 0 1 1-1.6-3.7M13.2 1.8v3h-3"),
 }
 
 
@@ -47,17 +44,14 @@ def _style() -> str:
 
 
 def _article(tree: Block) -> Html:
-    whole = tree.kind == "sequence"
-    steps = [_block(child, 0) for child in tree.children] if whole else [_block(tree, 0)]
-    terminals = _inputs(tree.total.inputs), _outputs(tree.total.outputs)
-    return element(
-        "article", _header(tree), _flow([terminals[0], *steps, terminals[1]]), _footer(tree), class_="loopwright"
-    )
+    blocks = tree.children if tree.kind == "sequence" else (tree,)
+    steps = [_inputs(tree.total.inputs), *(_block(block, 0) for block in blocks), _outputs(tree.total.outputs)]
+    return element("article", _header(tree), _flow(steps), _footer(tree), class_="loopwright")
 
 
 def _header(tree: Block) -> Html:
     return element(
-        "header",
+        "div",
         element("p", tree.class_name, class_="lw-title"),
         _about(tree),
         element("p", _census(tree), class_="lw-census"),
@@ -126,36 +120,37 @@ def _block(block: Block, depth: int) -> Html:
         element("summary", _heading(block), class_="lw-summary"),
         content,
         class_=f"lw-block lw-{block.kind}" + (f" lw-ring-{depth % 3}" if block.kind == "loop" else ""),
-        data_path=block.path or None,
         open=bool(body),
     )
 
 
 def _heading(block: Block) -> Html:
     """What is seen of a block before it is opened."""
-    variables = element(
-        "span",
-        element("span", "each" if block.kind == "loop" else "takes", class_="lw-word"),
-        *(element("code", name, class_="lw-chip lw-variable") for name in block.variables),
-        class_="lw-chips",
-    )
     line = element(
         "span",
         _icon(block.kind),
         element("code", block.name, class_="lw-name"),
         element("code", block.class_name, class_="lw-class") if block.path else Html(),
-        variables if block.variables else Html(),
+        _named("by", block.triggers, "lw-trigger"),
+        _named("each" if block.kind == "loop" else "takes", block.variables, "lw-variable"),
         class_="lw-line",
     )
     return joined(line, _about(block) if block.path else Html(), _reads_and_writes(block), _uses(block))
 
 
+def _named(word: str, names: Sequence[str], chip_class: str) -> Html:
+    """Names after a word, nothing without names."""
+    chips = [element("code", name, class_=f"lw-chip {chip_class}") for name in names]
+    return element("span", element("span", word, class_="lw-word"), *chips, class_="lw-chips") if chips else Html()
+
+
 def _icon(kind: str) -> Html:
     if kind not in _ICONS:
         return Html()
-    drawing = element("path", d=_ICONS[kind])
-    title = element("title", _KINDS[kind])
-    return element("svg", title, drawing, viewBox="0 0 16 16", class_="lw-icon", role="img")
+    title, outline = _ICONS[kind]
+    return element(
+        "svg", element("title", title), element("path", d=outline), viewBox="0 0 16 16", class_="lw-icon", role="img"
+    )
 
 
 def _reads_and_writes(block: Block) -> Html:
@@ -165,14 +160,14 @@ def _reads_and_writes(block: Block) -> Html:
     return element(
         "span",
         _chips(reads, "in") if reads else Html(),
-        element("span", "→", class_="lw-to", aria_label="to") if writes else Html(),
+        element("span", "→", class_="lw-to", aria_hidden="true") if writes else Html(),
         _chips(writes, "out") if writes else Html(),
         class_="lw-io" if reads and writes else "lw-io lw-one-way",
     )
 
 
 def _uses(block: Block) -> Html:
-    names = [value.name for value in block.own.components]
+    names = [value.name for value in (*block.own.components, *block.own.configs)]
     if not names:
         return Html()
     return element("span", f"uses {', '.join(names)}", class_="lw-uses")
@@ -210,17 +205,17 @@ def _body(block: Block, depth: int) -> Html:
 
 
 def _cycle(loop: Block, depth: int) -> Html:
-    """The blocks of a loop, and beside them the way back from the last to the first, with what it carries."""
+    """The blocks of a loop, and below them the way back from the last to the first, with what it carries."""
+    blocks = [_block(child, depth + 1) for child in loop.children]
     carried = [element("li", _carried(value)) for value in loop.carried]
     way_back = element(
         "div",
-        element("span", class_="lw-edge", aria_hidden="true"),
         element("ul", *carried, class_="lw-carried", aria_label="carried to the next iteration")
         if carried
-        else element("p", "next", class_="lw-carried lw-word"),
+        else element("p", "next", class_="lw-carried"),
         class_="lw-back",
     )
-    return element("div", _flow(_block(child, depth + 1) for child in loop.children), way_back, class_="lw-cycle")
+    return element("div", _flow(blocks or [element("p", "no blocks", class_="lw-none")]), way_back, class_="lw-cycle")
 
 
 def _carried(value: CarriedValue) -> Html:
@@ -281,7 +276,7 @@ def _row(value: Value, way: str) -> Html:
     return element(
         "tr",
         element("th", element("code", value.name, class_=_chip_class(value, way) if way else "lw-plain"), scope="row"),
-        element("td", element("code", value.type), class_="lw-type"),
+        element("td", element("code", value.type) if value.type else "", class_="lw-type"),
         element("td", need if way == "in" or value.default is not None else "", class_="lw-need"),
         element("td", _prose(value.description), class_="lw-text"),
     )
@@ -294,4 +289,4 @@ def _footer(tree: Block) -> Html:
         _table("Configuration", tree.total.configs),
         _table("Workflows", workflows),
     ]
-    return element("footer", *tables, class_="lw-footer") if any(tables) else Html()
+    return element("div", *tables, class_="lw-footer") if any(tables) else Html()

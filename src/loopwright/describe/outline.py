@@ -188,7 +188,10 @@ def _choice(plain: Block, choice: ConditionalPipelineBlocks) -> Block:
     return replace(
         plain,
         kind="choice",
-        children=tuple(replace(child, condition=conditions.get(child.name, "")) for child in plain.children),
+        children=tuple(
+            replace(child, condition=conditions.get(name, ""))
+            for name, child in zip(choice.sub_blocks, plain.children, strict=True)
+        ),
         triggers=tuple(dict.fromkeys(name for name in choice.block_trigger_inputs if name is not None)),
         may_skip=choice.may_be_skipped,
     )

@@ -27,7 +27,7 @@ def render(tree: Block) -> str:
         _table("Inputs (required if without a default)", required_first),
         _blocks(tree),
         _table("Outputs", tree.total.outputs),
-        _table("Values that blocks write for each other", internal_values(tree) if tree.children else ()),
+        _table("Values that blocks write for each other", internal_values(tree)),
         _table("Components", tree.total.components),
         _table("Configuration", tree.total.configs),
         _table("Workflows", workflows),
@@ -36,8 +36,6 @@ def render(tree: Block) -> str:
 
 
 def _blocks(tree: Block) -> list[str]:
-    if tree.kind == "leaf":
-        return []
     lines = _flow(tree.children, WIDTH - 2) if tree.kind == "sequence" else _node(tree, WIDTH - 2, last=True)
     return ["Blocks", *(f"  {line}".rstrip() for line in lines)]
 
@@ -132,7 +130,7 @@ def _body(block: Block, width: int) -> list[str]:
 
 def _cycle(loop: Block, width: int) -> list[str]:
     """The blocks of a loop, with an edge from the last back to the first that says what it carries."""
-    inside = _flow(loop.children, width - 3, goes_on=True)
+    inside = _flow(loop.children, width - 3, goes_on=True) or [" no blocks"]
     carried = [line for value in loop.carried for line in _carried(value, width - 5)]
     first, *rest = carried or ["next iteration"]
     return [

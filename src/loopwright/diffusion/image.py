@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class EncodeImageStep(ModularPipelineBlocks):
     """Resizes the image, and encodes it to latents: the mean of the autoencoder's posterior, so nothing is drawn.
 
     Raises:
-        InvalidInputError: the input is not an image, or the number of images does not fit.
+        InvalidInputError: the input is not an image in colours, or the number of images does not fit.
     """
 
     model_name = "loopwright"
@@ -66,7 +67,14 @@ class EncodeImageStep(ModularPipelineBlocks):
         block_state = self.get_block_state(state)
         vae = components.vae
         images = [_on_white(image) for image in _listed("image", block_state.image)]
+        for image in images:
+            _require_rgb(image)
         pixels = _preprocess(components.image_processor, "image", images, block_state)
+        if not pixels.abs().amax() < 1.001:
+            raise InvalidInputError(
+                "`image` must have values between 0 and 1 if it is an array or a tensor; divide bytes by 255, or give "
+                "a PIL image"
+            )
         pixels = pixels.to(components._execution_device)
         posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
         latents = (posterior.mode().float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
@@ -117,7 +125,7 @@ def _listed(name: str, images: Any) -> list[Any]:
         if not (isinstance(image, (Image.Image, Tensor)) or hasattr(image, "__array_interface__")):
             raise InvalidInputError(
                 f"`{name}` must be a PIL image, an array, a tensor, or a list of those, not {image!r}"
-                + ("; open it with `PIL.Image.open(path)`" if isinstance(image, str) else "")
+                + ("; open it with `PIL.Image.open(path)`" if isinstance(image, (str, PathLike)) else "")
             )
     if not listed:
         raise InvalidInputError(f"`{name}` is an empty list; give at least one image")
@@ -128,9 +136,28 @@ def _preprocess(processor: Any, name: str, images: list[Any], block_state: Any) 
     """Images of any kind and size as one tensor of the call's size, in one memory layout: the bits do not differ."""
     size = {"height": block_state.height, "width": block_state.width}
     try:
-        return torch.cat([processor.preprocess(image, **size).contiguous() for image in images])
+        return torch.cat([processor.preprocess(_in_floats(image), **size).contiguous() for image in images])
     except ValueError as error:
         raise InvalidInputError(f"`{name}` cannot be used: {error}") from error
+
+
+def _require_rgb(image: Any) -> None:
+    """Check the shape of an array or a tensor; of a PIL image it does not matter."""
+    if isinstance(image, Image.Image):
+        return
+    channels = image.shape[-3 if isinstance(image, Tensor) else -1] if image.ndim in (3, 4) else None
+    if channels != 3:
+        raise InvalidInputError(
+            f"`image` has the shape {tuple(image.shape)}; a tensor must be [3, H, W] or [B, 3, H, W], "
+            f"and an array [H, W, 3] or [B, H, W, 3]"
+        )
+
+
+def _in_floats(image: Any) -> Any:
+    """Masks of booleans, and images of integers, cannot be resized as they are."""
+    if isinstance(image, Tensor):
+        return image if image.is_floating_point() else image.float()
+    return image if isinstance(image, Image.Image) or image.dtype.kind == "f" else image.astype("float32")
 
 
 def _on_white(image: Any) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from loopwright.errors import InvalidInputError, did_you_mean
+from loopwright.errors import InvalidInputError, MissingComponentError, did_you_mean
 from loopwright.modular_pipelines import (
     ComponentSpec,
     InputParam,
@@ -31,6 +32,7 @@ class CheckInputsStep(ModularPipelineBlocks):
 
     Raises:
         InvalidInputError: an input cannot be used; the message says which, why, and the nearest value that can.
+        MissingComponentError: the transformer or the autoencoder is not loaded.
     """
 
     model_name = "loopwright"
@@ -53,6 +55,7 @@ class CheckInputsStep(ModularPipelineBlocks):
 
     def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
         block_state = self.get_block_state(state)
+        _check_components(components)
         _check_prompts(block_state.prompt, block_state.negative_prompt)
         _check_count("num_images_per_prompt", block_state.num_images_per_prompt)
         _check_count("num_inference_steps", block_state.num_inference_steps)
@@ -112,6 +115,16 @@ def repeat_to_batch(rows: Tensor, num_images: int, name: str) -> Tensor:
     return torch.repeat_interleave(rows, num_images // len(rows), dim=0)
 
 
+def _check_components(components: ModularPipeline) -> None:
+    """The sizes are read from two models; without them, all that is missing is named at once."""
+    if components.transformer is None or components.vae is None:
+        missing = components.null_component_names
+        raise MissingComponentError(
+            f"these components are not loaded: {', '.join(f'`{name}`' for name in missing)}; give them to "
+            f"`pipe.update_components`, or make the pipeline with `load_pipeline(blocks, folder)`"
+        )
+
+
 def _check_prompts(prompt: Any, negative_prompt: Any) -> None:
     for name, value in (("prompt", prompt), ("negative_prompt", negative_prompt)):
         fits = isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
@@ -133,5 +146,6 @@ def _check_count(name: str, value: Any) -> None:
 
 
 def _check_number(name: str, value: Any) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if value is not None and not fits:
         raise InvalidInputError(f"`{name}` must be a number, not {value!r}")

@@ -6,7 +6,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from loopwright.errors import InvalidInputError
+from loopwright.errors import InvalidInputError, kind_of
 from loopwright.modular_pipelines import (
     ComponentSpec,
     InputParam,
@@ -54,7 +54,7 @@ class SampleNoiseStep(ModularPipelineBlocks):
                     f"give one for each image, or a single one"
                 )
         for entry in generator if isinstance(generator, list) else [generator]:
-            if entry is not None and not isinstance(entry, torch.Generator):
+            if not isinstance(entry, torch.Generator) and (entry is not None or isinstance(generator, list)):
                 raise InvalidInputError(
                     f"`generator` must be a `torch.Generator` or a list of them, not {entry!r}; for a seed, write "
                     f"`generator=torch.Generator().manual_seed(seed)`"
@@ -67,6 +67,8 @@ class SampleNoiseStep(ModularPipelineBlocks):
         device = components._execution_device
         if block_state.latents is None:
             block_state.noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        elif not isinstance(block_state.latents, Tensor):
+            raise InvalidInputError(f"`latents` must be a tensor, not {kind_of(block_state.latents)}")
         elif tuple(block_state.latents.shape) == shape:
             block_state.noise = block_state.latents.to(device=device, dtype=torch.float32)
         else:

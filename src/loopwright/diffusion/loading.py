@@ -52,8 +52,10 @@ def load_components(
         dtype: the dtype of the models.
 
     Raises:
-        InvalidInputError: the folder is not there, or not such a folder, or lacks a component.
+        InvalidInputError: the folder is not there, or not such a folder, or lacks a component; or `dtype` is no dtype.
     """
+    if not isinstance(dtype, torch.dtype):
+        raise InvalidInputError(f"`dtype` must be a `torch.dtype`, such as `torch.float32`, not {dtype!r}")
     index = read_model_index(folder)
     for name in names or ():
         if name not in index:

@@ -11,6 +11,7 @@ and `loopwright`, the same as JSON. JPEG and WebP files carry the first, in the 
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 import os
@@ -23,7 +24,7 @@ from typing import IO, Any
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from loopwright.errors import InvalidInputError, did_you_mean
+from loopwright.errors import InvalidInputError, did_you_mean, kind_of
 
 __all__ = ["IMAGE_SUFFIXES", "ImageMetadata", "read_metadata", "save_animation", "save_image"]
 
@@ -117,7 +118,7 @@ def save_image(image: Image.Image, path: str | Path, metadata: ImageMetadata | N
     """Write an image with its metadata, as the suffix of `path` says. There is a whole file afterwards, or none.
 
     Raises:
-        InvalidInputError: the suffix is not one of `IMAGE_SUFFIXES`.
+        InvalidInputError: the suffix is not one of `IMAGE_SUFFIXES`, or what is given is not an image.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -125,6 +126,8 @@ def save_image(image: Image.Image, path: str | Path, metadata: ImageMetadata | N
         raise InvalidInputError(
             f"{path}: images are written as {', '.join(IMAGE_SUFFIXES)}{did_you_mean(suffix, IMAGE_SUFFIXES)}"
         )
+    if not isinstance(image, Image.Image):
+        raise InvalidInputError(f"`image` must be one PIL image, not {kind_of(image)}")
     options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg") else {}
     if suffix == ".webp":
         options["lossless"] = True
@@ -197,7 +200,13 @@ def _exif(metadata: ImageMetadata) -> Image.Exif:
 
 
 def _write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Write beside `path` and rename, so that no reader and no crash ever sees half a file."""
+    """Write beside `path` and rename, so that no reader and no crash ever sees half a file.
+
+    Raises:
+        FileNotFoundError: there is no folder to write into.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("xb") as file:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from loopwright.errors import InvalidInputError
+from loopwright.errors import InvalidInputError, brief
 from loopwright.modular_pipelines import (
     ComponentSpec,
     ConfigSpec,
@@ -33,7 +33,8 @@ class SetTimestepsStep(ModularPipelineBlocks):
     """Sets the scheduler's timesteps.
 
     Raises:
-        InvalidInputError: the scheduler cannot work with the model, or takes no custom `sigmas`.
+        InvalidInputError: the scheduler cannot work with the model, or takes no custom `sigmas`, or they are not
+            numbers.
     """
 
     model_name = "loopwright"
@@ -59,8 +60,8 @@ class SetTimestepsStep(ModularPipelineBlocks):
         if block_state.sigmas is None:
             options["num_inference_steps"] = block_state.num_inference_steps
         elif "sigmas" in accepted:
-            options["sigmas"] = list(block_state.sigmas)
-            block_state.num_inference_steps = len(block_state.sigmas)
+            options["sigmas"] = _numbers("sigmas", block_state.sigmas)
+            block_state.num_inference_steps = len(options["sigmas"])
         else:
             raise InvalidInputError(
                 f"`{type(scheduler).__name__}` takes no `sigmas`; give `num_inference_steps`, or use a scheduler that "
@@ -125,6 +126,16 @@ class StrengthStep(ModularPipelineBlocks):
         block_state.num_inference_steps = kept
         self.set_block_state(state, block_state)
         return components, state
+
+
+def _numbers(name: str, values: Any) -> list[float]:
+    try:
+        numbers = [float(value) for value in values if not isinstance(values, str)]
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"`{name}` must be a list of numbers, not {brief(values)}") from error
+    if not numbers:
+        raise InvalidInputError(f"`{name}` must be a list of at least one number, not {brief(values)}")
+    return numbers
 
 
 def resolution_shift(config: Any, image_tokens: int) -> float:

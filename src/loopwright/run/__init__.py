@@ -1,0 +1,10 @@
+"""One execution of a pipeline: its events, how it is steered, and how it survives."""
+
+from loopwright.run.checkpoints import Checkpoint
+from loopwright.run.event import Event
+from loopwright.run.execution import Execution
+from loopwright.run.options import Callbacks, RunOptions, StepEnd
+from loopwright.run.run import Run
+from loopwright.run.scope import is_run_scoped
+
+__all__ = ["Callbacks", "Checkpoint", "Event", "Execution", "Run", "RunOptions", "StepEnd", "is_run_scoped"]

@@ -1,0 +1,338 @@
+"""`Checkpoint`: where and how often a run is saved; writing it, and finding it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from loopwright.blocks import walk
+from loopwright.errors import CheckpointDamagedError, CheckpointError, InvalidInputError, UnsavableValueError
+from loopwright.run.checkpoints.codec import Encoder, savable_classes
+from loopwright.run.checkpoints.file import TensorFiles, iteration_of, load_tensors, read_body, read_file
+from loopwright.run.checkpoints.fingerprint import fingerprint
+from loopwright.run.checkpoints.history import History
+from loopwright.run.checkpoints.start import Start
+from loopwright.run.checkpoints.storage import LocalFolder, Storage
+from loopwright.run.driver import Frame, LoopDriver
+from loopwright.run.scope import is_run_scoped
+from loopwright.state import PipelineState, loop_record
+
+__all__ = ["CONFIGURATION", "Checkpoint", "Recorder", "Saved", "classes_of", "read_saved"]
+
+# the configuration of a scheduler or guider is not its state, and is compared by the fingerprint
+CONFIGURATION = ("_internal_dict",)
+# what makes a view of a pipeline one
+_OF_THE_VIEW = ("_driver", "_interrupt", "_originals")
+
+
+class Checkpoint:
+    """Where a run is saved, and how often: `pipe(prompt="red apple", checkpoint=Checkpoint("apple-run"))`.
+
+    A folder holds one run. `pipe.resume("apple-run")` goes on with it. Resuming also sets the global random states of
+    torch, Python and numpy, which a run may use: of several runs at a time, only one can rely on them.
+
+    Args:
+        path: a folder, or a `Storage`.
+        every: save after every so many iterations, counted over all loops.
+        keep: how many of the last ones to keep; None keeps all.
+        strict: whether a value that cannot be saved ends the run; otherwise there is a warning, and the run is not
+            saved any more.
+        classes: classes of values that the run may save beside those that Loopwright knows: enums, dataclasses, and
+            others that are their attributes and no more.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | Storage,
+        every: int = 1,
+        keep: int | None = 2,
+        strict: bool = True,
+        classes: Sequence[type] = (),
+    ) -> None:
+        for name, value in (("every", every), ("keep", keep)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise InvalidInputError(f"`{name}` of a `Checkpoint` is {value!r}; it must be 1 or more")
+        self.storage: Storage = LocalFolder(path) if isinstance(path, (str, os.PathLike)) else path
+        self.every, self.keep, self.strict, self.classes = every, keep, strict, tuple(classes)
+
+
+def classes_of(pipeline: Any, classes: Sequence[type]) -> dict[str, type]:
+    """The classes of objects that a run of a pipeline may save: those given, and those that its blocks declare."""
+    hints: set[Any] = set()
+    for _, block in walk(pipeline._blocks):
+        hints.update(param.type_hint for param in block.inputs if isinstance(param.type_hint, type))
+        hints.update(param.type_hint for param in block.intermediate_outputs if isinstance(param.type_hint, type))
+    return savable_classes([*(hint for hint in hints if _is_plain(hint)), *classes])
+
+
+def _is_plain(cls: type) -> bool:
+    """Whether a class that a block declares is one whose objects are their attributes, by what it is."""
+    return dataclasses.is_dataclass(cls) or issubclass(cls, enum.Enum)
+
+
+class Recorder:
+    """Saves one run.
+
+    Args:
+        checkpoint: where and how often.
+        pipeline: the pipeline that is run.
+        view: the run's view of it.
+        start: what the run began with.
+        resumed: the iteration that the run goes on from in the same folder, None for a run that begins there.
+
+    Raises:
+        CheckpointError: the folder already holds another run.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, pipeline: Any, view: Any, start: Start, resumed: int | None = None):
+        self._checkpoint, self._pipeline, self._view, self._start = checkpoint, pipeline, view, start
+        self._files = TensorFiles(checkpoint.storage)
+        self._classes = classes_of(pipeline, checkpoint.classes)
+        self._fingerprint = fingerprint(pipeline)
+        self._references: dict[str, set[str]] = {}
+        self._checked = self._broken = False
+        there = [
+            (iteration, name) for name in checkpoint.storage.names() if (iteration := iteration_of(name)) is not None
+        ]
+        if resumed is not None:
+            self._take_over(there, resumed)
+        elif there:
+            raise CheckpointError(
+                f"{checkpoint.storage} already holds a run: go on with it by `pipe.resume(...)`, or take another folder"
+            )
+
+    def _take_over(self, there: list[tuple[int, str]], resumed: int) -> None:
+        """Count the files that are there as this run's, but for those beyond the point that it goes on from."""
+        for iteration, name in there:
+            if iteration > resumed:
+                self._checkpoint.storage.remove(name)
+                continue
+            try:
+                body = read_body(read_file(self._checkpoint.storage, name), name)
+            except CheckpointError:
+                continue
+            self._references[name] = {file for file, _ in body["places"].values() if file}
+
+    def record(self, driver: LoopDriver, anyway: bool = False) -> None:
+        """Look at the run after an iteration, and save it if it is time to.
+
+        Args:
+            driver: the driver of the run.
+            anyway: whether it is to be saved now: something happened that a resumed run would not do by itself.
+
+        Raises:
+            UnsavableValueError: a value cannot be saved, and the checkpoint is strict.
+            CheckpointError: the folder cannot be written to, and the checkpoint is strict.
+        """
+        if self._broken:
+            return
+        self._note(driver.frames[-1])
+        try:
+            if anyway or driver.iterations % self._checkpoint.every == 0:
+                self.save(driver)
+            elif not self._checked:
+                self._encoded(driver, self._encoder())
+        except CheckpointError as error:
+            if self._checkpoint.strict:
+                raise
+            warnings.warn(f"the run is not saved any more: {error}", stacklevel=2)
+            self._broken = True
+        self._checked = True
+
+    def _note(self, frame: Frame) -> None:
+        if frame.history is None:
+            frame.history = History()
+        frame.history.note(frame.index, frame.values)
+
+    def save(self, driver: LoopDriver) -> None:
+        encoder = self._encoder()
+        body = {
+            "iteration": driver.iterations,
+            "fingerprint": self._fingerprint,
+            "settings": {name: getattr(self._checkpoint, name) for name in ("every", "keep", "strict")},
+            "start": self._start.written,
+            **self._encoded(driver, encoder),
+        }
+        name, references = self._files.write(driver.iterations, body, {**encoder.tensors, **self._start.tensors})
+        for older in [older for older in self._references if iteration_of(older) == driver.iterations]:
+            del self._references[older]
+            if older != name:
+                self._checkpoint.storage.remove(older)
+        self._references[name] = references
+        self._prune()
+
+    def _encoder(self) -> Encoder:
+        return Encoder(self._view.components, self._classes)
+
+    def _encoded(self, driver: LoopDriver, encoder: Encoder) -> dict[str, Any]:
+        """What is read back in the same order, as what occurs twice is written where it first occurs."""
+        for frame in driver.frames:
+            if frame.visit:
+                raise UnsavableValueError(
+                    f"the loop `{frame.path}` runs for the {frame.visit + 1}th time within one call of the block that "
+                    f"holds it, and what that block keeps meanwhile cannot be saved; make the loop a sub-block"
+                )
+        try:
+            return {
+                "generators": {
+                    name: [encoder.encode(generator, name) for generator in generators]
+                    for name, generators in self._start.generators.items()
+                },
+                "state": {
+                    "values": _pairs(encoder, driver.state.values),
+                    "groups": driver.state.kwargs_mapping,
+                },
+                "frames": [self._frame(driver, frame, encoder) for frame in driver.frames],
+                "components": {
+                    name: encoder.attributes(component, name, without=CONFIGURATION)
+                    for name, component in self._view.components.items()
+                    if is_run_scoped(component)
+                },
+                "rng": [
+                    [name, encoder.encode(state, f"the global random state of {name}")]
+                    for name, state in _global_rng().items()
+                ],
+                "attributes": _pairs(encoder, self._assigned(), "components"),
+            }
+        except RecursionError as error:
+            raise UnsavableValueError("a value is nested too deeply to be saved") from error
+
+    def _assigned(self) -> dict[str, Any]:
+        """What blocks assigned to the run's view of the pipeline, apart from components."""
+        own, shared = self._view.__dict__, self._pipeline.__dict__
+        left_out = {*self._pipeline._component_specs, *_OF_THE_VIEW}
+        return {
+            name: value
+            for name, value in own.items()
+            if name not in left_out and (name not in shared or shared[name] is not value)
+        }
+
+    def _frame(self, driver: LoopDriver, frame: Frame, encoder: Encoder) -> dict[str, Any]:
+        shared = isinstance(frame.state, PipelineState)
+        return {
+            "path": frame.path,
+            "names": driver.block_names[frame.outer_depth : frame.depth],
+            "index": frame.index,
+            "ended": frame.ended,
+            "variables": _pairs(encoder, frame.variables, frame.path),
+            # a wrapper may work on the state of the pipeline itself
+            "values": None if shared else _pairs(encoder, frame.values, frame.path),
+            "groups": None if shared else loop_record(frame.state).groups,
+            "iteration": loop_record(frame.state).iteration,
+            "history": frame.history.encoded(encoder, frame.path) if frame.history is not None else [],
+        }
+
+    def _prune(self) -> None:
+        """Remove the files that neither one of the last checkpoints is, nor refers to."""
+        if self._checkpoint.keep is None:
+            return
+        last = list(self._references)[-self._checkpoint.keep :]
+        needed = {*last, *(file for name in last for file in self._references[name])}
+        for name in [*self._references]:
+            if name not in needed:
+                self._checkpoint.storage.remove(name)
+        # a file that is only referred to is not a checkpoint to go back to
+        self._references = {name: references for name, references in self._references.items() if name in needed}
+
+
+def _pairs(encoder: Encoder, values: Mapping[str, Any], path: str = "") -> list[Any]:
+    return [[name, encoder.encode(value, f"{path}: {name}" if path else name)] for name, value in values.items()]
+
+
+def _global_rng() -> dict[str, Any]:
+    version, internal, gauss = random.getstate()
+    states = {
+        "torch": torch.get_rng_state(),
+        # as an array it is written only when it has changed
+        "python": (version, np.array(internal, np.uint32), gauss),
+        "numpy": np.random.get_state(legacy=False),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+class Saved:
+    """A checkpoint that was read.
+
+    Attributes:
+        name: the name of its file.
+        body: its JSON.
+    """
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        self.storage, self.name = storage, name
+        data = read_file(storage, name)
+        self.body = read_body(data, name)
+        self._tensors = {"": load_tensors(data, name)}
+        for file in {file for file, _ in self.body["places"].values() if file}:
+            self._tensors[file] = load_tensors(read_file(storage, file), file)
+
+    @property
+    def iteration(self) -> int:
+        iteration: int = self.body["iteration"]
+        return iteration
+
+    def tensor(self, key: str) -> torch.Tensor:
+        file, stored = self.body["places"].get(key, ("", key))
+        if stored not in self._tensors.get(file, ()):
+            raise CheckpointDamagedError(f"`{self.name}` holds no tensor `{key}`")
+        return self._tensors[file][stored]
+
+    def start_tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors of what the run began with."""
+        keys = [*self._tensors[""], *self.body["places"]]
+        return {key: self.tensor(key) for key in keys if key.startswith("start")}
+
+
+def read_saved(storage: Storage, at: int | None = None, fall_back: bool = False) -> Saved:
+    """The last checkpoint in a folder, or the one after iteration `at`.
+
+    Args:
+        storage: the folder.
+        at: the number of iterations, of all loops, after which it was taken.
+        fall_back: whether an earlier one may be taken, with a warning, if the last one is damaged.
+
+    Raises:
+        CheckpointError: there is none.
+        CheckpointDamagedError: it is damaged.
+    """
+    by_iteration = {iteration_of(name): name for name in storage.names() if iteration_of(name) is not None}
+    numbers = sorted(number for number in by_iteration if number is not None)
+    if not numbers:
+        raise CheckpointError(
+            f"{storage} holds no checkpoint: the run did not finish an iteration, or the folder is not that of a run"
+        )
+    if at is not None:
+        if at not in by_iteration:
+            raise CheckpointError(
+                f"{storage} holds no checkpoint after iteration {at}; it has {', '.join(map(str, numbers))}"
+            )
+        return Saved(storage, by_iteration[at])
+    try:
+        return Saved(storage, by_iteration[numbers[-1]])
+    except CheckpointError as error:
+        if not fall_back or len(numbers) == 1:
+            more = ""
+            if len(numbers) > 1:
+                more = "; the one before may be whole: `pipe.resume(..., fall_back=True)` goes on from there"
+            raise type(error)(f"{error}{more}") from error
+        for number in reversed(numbers[:-1]):
+            try:
+                saved = Saved(storage, by_iteration[number])
+            except CheckpointError:
+                continue
+            warnings.warn(
+                f"`{by_iteration[numbers[-1]]}` is damaged; the run goes on from iteration {number} instead",
+                stacklevel=2,
+            )
+            return saved
+        raise

@@ -1,0 +1,149 @@
+"""One checkpoint as one file: tensors as safetensors, everything else as JSON in its header.
+
+The name of a file holds the number of the iteration and a digest of all its bytes, so a file that was cut, or in which
+a bit has turned, is noticed before any of it is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from loopwright.errors import CheckpointDamagedError, CheckpointError
+from loopwright.run.checkpoints.codec import tensor_bytes
+from loopwright.run.checkpoints.storage import Storage
+
+__all__ = ["TensorFiles", "iteration_of", "load_tensors", "read_body", "read_file"]
+
+FORMAT = 1
+_NAME = re.compile(r"(\d{8})-([0-9a-f]{32})\.safetensors")
+
+
+def iteration_of(name: str) -> int | None:
+    """The iteration that a file is named after; None for a file that is not a checkpoint."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def file_name(iteration: int, data: bytes) -> str:
+    return f"{iteration:08d}-{_digest(data)}.safetensors"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def read_file(storage: Storage, name: str) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        CheckpointDamagedError: they are not those that were written.
+    """
+    try:
+        data = storage.read(name)
+    except FileNotFoundError as error:
+        raise CheckpointDamagedError(f"`{name}` in {storage} is gone, and a checkpoint needs it") from error
+    match = _NAME.fullmatch(name)
+    if match is None or _digest(data) != match[2]:
+        raise CheckpointDamagedError(f"`{name}` in {storage} is damaged: its bytes are not those that were written")
+    return data
+
+
+def read_body(data: bytes, name: str) -> dict[str, Any]:
+    """The JSON of a file.
+
+    Raises:
+        CheckpointDamagedError: there is none.
+        CheckpointError: it is of a version that this one does not read.
+    """
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        body: dict[str, Any] = json.loads(header["__metadata__"]["loopwright"])
+        if not isinstance(body, dict):
+            raise ValueError("its header holds no table")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointDamagedError(f"`{name}` is not a checkpoint: {error}") from error
+    if body.get("format") != FORMAT:
+        raise CheckpointError(f"`{name}` is of format {body.get('format')}; this version reads format {FORMAT}")
+    return body
+
+
+class TensorFiles:
+    """Writes checkpoints, and in each only the tensors that the one before it neither holds nor refers to.
+
+    Args:
+        storage: where they are written.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        # where the tensors of the last checkpoint are: file and key, with a tensor that must stay alive until then
+        self._written: dict[tuple[Any, ...], tuple[str, str, torch.Tensor | None]] = {}
+
+    def write(self, iteration: int, body: dict[str, Any], tensors: dict[str, torch.Tensor]) -> tuple[str, set[str]]:
+        """Write one checkpoint.
+
+        Returns:
+            The name of its file, and those of the earlier files that it refers to.
+        """
+        # a second checkpoint of the same iteration takes the place of the first
+        known = {key: place for key, place in self._written.items() if iteration_of(place[0]) != iteration}
+        places: dict[str, tuple[str, str]] = {}
+        new: dict[str, torch.Tensor] = {}
+        found: dict[tuple[Any, ...], tuple[str, str, torch.Tensor | None]] = {}
+        for key, tensor in tensors.items():
+            identity, alive = _identity(tensor)
+            if identity not in found:
+                found[identity] = known.get(identity) or ("", key, alive)
+            places[key] = found[identity][:2]
+            if places[key] == ("", key):
+                new[key] = _plain(tensor)
+        moved = {key: place for key, place in places.items() if place != ("", key)}
+        body = {"format": FORMAT, **body, "places": moved}
+        data = save(new, metadata={"loopwright": json.dumps(body, allow_nan=False)})
+        name = file_name(iteration, data)
+        try:
+            self._storage.write(name, data)
+        except OSError as error:
+            raise CheckpointError(
+                f"the run cannot be saved to {self._storage}: {error}; what was saved before is still there"
+            ) from error
+        self._written = {identity: (file or name, key, alive) for identity, (file, key, alive) in found.items()}
+        return name, {file for file, _ in places.values() if file}
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """As safetensors takes it: it shares memory with no other, and complex numbers are pairs."""
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    return (torch.view_as_real(plain) if plain.is_complex() else plain).contiguous().clone()
+
+
+def _identity(tensor: torch.Tensor) -> tuple[tuple[Any, ...], torch.Tensor | None]:
+    """What stays the same while nothing is written to a tensor, and the tensor if it must stay alive for that to hold.
+
+    In the memory of the CPU it is a digest, as writes through numpy or `.data` count no version.
+    """
+    shape = (str(tensor.dtype), tuple(tensor.shape))
+    if tensor.device.type == "cpu" or tensor.is_inference():
+        return (*shape, hashlib.sha256(tensor_bytes(tensor).data).digest()), None
+    where = (tensor.stride(), tensor.storage_offset(), str(tensor.device), tensor.untyped_storage().data_ptr())
+    return (*shape, *where, tensor._version), tensor
+
+
+def load_tensors(data: bytes, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file.
+
+    Raises:
+        CheckpointDamagedError: they cannot be read.
+    """
+    try:
+        return load(data)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointDamagedError(f"`{name}` is not a checkpoint: {error}") from error

@@ -1,0 +1,126 @@
+"""What a pipeline is, so that a run is not resumed in another one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import weakref
+from typing import Any
+
+import torch
+
+from loopwright.blocks import ModularPipelineBlocks, walk
+from loopwright.errors import CheckpointMismatchError
+from loopwright.run.checkpoints.codec import class_key, tensor_bytes
+
+__all__ = ["compare", "fingerprint"]
+
+# attributes of composites that say what the tree says, or say it to readers
+_OF_THE_TREE = ("block_classes", "block_names", "description")
+# how many elements of a tensor are looked at to see whether it is still the same
+_SAMPLED = 64
+_lock = threading.Lock()
+_digests: weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = weakref.WeakKeyDictionary()
+
+
+def fingerprint(pipeline: Any) -> dict[str, dict[str, str]]:
+    """The parts of a pipeline that its results depend on, each as a name and what is there."""
+    components = {}
+    for name, component in pipeline.components.items():
+        described = "none" if component is None else class_key(type(component))
+        config = getattr(component, "config", None)
+        if config is not None:
+            described += " " + _plain(config)
+        if isinstance(component, torch.nn.Module):
+            described += " weights " + weights_digest(component)
+        components[name] = described
+    return {
+        "block": {path or "the whole": _block(block) for path, block in walk(pipeline._blocks)},
+        "component": components,
+        "configuration value": {name: _plain(pipeline.config[name]) for name in pipeline._config_specs},
+    }
+
+
+def _block(block: ModularPipelineBlocks) -> str:
+    """A block by its class and what it was made with; a leaf by what it reads and writes, too."""
+    made_with = {name: value for name, value in vars(block).items() if name[0] != "_" and name not in _OF_THE_TREE}
+    described = class_key(type(block)) + (f" {_plain(made_with)}" if made_with else "")
+    if block.sub_blocks:
+        return described
+    reads = ", ".join(str(name) for name in block.input_names)
+    return f"{described} ({reads}) -> ({', '.join(block.intermediate_output_names)})"
+
+
+def compare(saved: dict[str, dict[str, str]], now: dict[str, dict[str, str]]) -> None:
+    """Compare two fingerprints, both ways.
+
+    Raises:
+        CheckpointMismatchError: they differ; the message says in what.
+    """
+    differences = []
+    for kind in now:
+        before, after = saved.get(kind, {}), now[kind]
+        differences += [f"{kind} `{name}` is gone" for name in before if name not in after]
+        differences += [f"{kind} `{name}` is new" for name in after if name not in before]
+        both = [name for name in before if name in after]
+        differences += [
+            f"{kind} `{name}` was {_difference(before[name], after[name])}"
+            for name in both
+            if before[name] != after[name]
+        ]
+        order = [name for name in after if name in before]
+        if kind == "block" and both != order:
+            differences.append(f"the order of the blocks was {_listed(both)} and is {_listed(order)}")
+    if differences:
+        raise CheckpointMismatchError(
+            "the run was saved in another pipeline and would not go on as it began: " + "; ".join(differences)
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _difference(before: str, after: str) -> str:
+    """The two, cut to where they differ."""
+    start = next(
+        (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
+    )
+    start = max(0, start - 20)
+    return f"`{before[start : start + 60]}` and is `{after[start : start + 60]}`"
+
+
+def _plain(config: Any) -> str:
+    if hasattr(config, "to_dict"):
+        config = config.to_dict()
+    if isinstance(config, dict):
+        config = {str(key): value for key, value in config.items() if not str(key).startswith("_")}
+    return json.dumps(config, sort_keys=True, default=lambda value: f"<{class_key(type(value))}>")
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """A digest of all parameters and buffers; computed once, and again when one of them has changed."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    stamp = [(name, tensor.data_ptr(), tensor.shape, _sample(tensor)) for name, tensor in tensors]
+    with _lock:
+        known = _digests.get(module)
+    if known is not None and known[0] == stamp:
+        return known[1]
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if not tensor.is_meta:
+            digest.update(tensor_bytes(tensor).data)
+    with _lock:
+        _digests[module] = (stamp, digest.hexdigest()[:32])
+    return digest.hexdigest()[:32]
+
+
+def _sample(tensor: torch.Tensor) -> Any:
+    """What changes when a tensor does: its version, and, as writes through `.data` count none, some of its elements."""
+    version = None if tensor.is_inference() else tensor._version
+    if tensor.is_meta:
+        return version
+    flat = tensor.detach().reshape(-1)
+    return version, tensor_bytes(flat[:: max(1, len(flat) // _SAMPLED)]).tobytes()

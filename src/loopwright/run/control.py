@@ -1,0 +1,236 @@
+"""What a run is told from outside, and where it waits: pause, cancel, time limit, listeners."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from loopwright.errors import RunStateError, RunTimeoutError
+
+__all__ = ["Cancelled", "Control"]
+
+
+class Cancelled(BaseException):
+    """Leaves a run that was cancelled; not an `Exception`, so that no block takes it for its own trouble."""
+
+
+class _Errand:
+    """Something that the thread of a run does between two iterations, for another thread that waits for it."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.work = work
+        self.done = False
+        self.error: Exception | None = None
+
+
+class Control:
+    """The point at which the thread of a run meets those who steer it.
+
+    A listener takes one event at a time; while it has one in hand the run waits, so that what it decides holds from
+    the next iteration on. Nobody listening, the run goes on by itself and no events are kept.
+
+    Args:
+        timeout: seconds that the run may take, None for no limit.
+        held: whether the run waits for a listener, or to be let go.
+    """
+
+    def __init__(self, timeout: float | None = None, held: bool = False) -> None:
+        self._changed = threading.Condition()
+        self._timeout = timeout
+        self._began = time.perf_counter()
+        self._waited = 0.0
+        self._listening = held
+        self._wanted = False
+        self._event: Any = None
+        self._wake: Callable[[], None] | None = None
+        self._errands: list[_Errand] = []
+        self._thread: int | None = None
+        self._paused = False
+        self._cancelled = False
+        self._finished = False
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, without those for which it waited."""
+        return time.perf_counter() - self._began - self._waited
+
+    # The thread of the run.
+
+    def begin(self) -> None:
+        """Wait until the run is let go, if it is held."""
+        self._thread = threading.get_ident()
+        with self._changed:
+            self._wait(lambda: self._listening and not self._wanted)
+        self._began = time.perf_counter()
+
+    def meet(self, event: Callable[[], Any] | None = None) -> None:
+        """Hand over an event if somebody listens, wait while the run is paused, and end a run that has to end.
+
+        Args:
+            event: makes the event; None at a point that is not the end of an iteration.
+
+        Raises:
+            Cancelled: the run was cancelled.
+            RunTimeoutError: its time is over.
+        """
+        if not (self._listening or self._paused or self._cancelled or self._errands or self._timeout is not None):
+            return
+        arrived = time.perf_counter()
+        with self._changed:
+            if event is None:
+                # a paused run goes on to the end of the iteration if something is to be done there
+                self._wait(lambda: self._paused and not self._errands)
+            else:
+                self._run_errands()
+                if self._listening and not self._cancelled:
+                    self._event = event()
+                    self._tell()
+                    self._wait(lambda: self._listening and (self._event is not None or not self._wanted), errands=True)
+                    self._event = None
+                self._wait(lambda: self._paused, errands=True)
+        self._waited += time.perf_counter() - arrived
+        self.check()
+
+    def check(self) -> None:
+        """End a run that has to end.
+
+        Raises:
+            Cancelled: the run was cancelled.
+            RunTimeoutError: its time is over.
+        """
+        if self._cancelled:
+            raise Cancelled
+        if self._timeout is not None and self.elapsed > self._timeout:
+            raise RunTimeoutError(f"the run took longer than its {self._timeout:g} seconds and was ended")
+
+    def finish(self) -> None:
+        """The run has ended, one way or the other."""
+        with self._changed:
+            self._finished = True
+            self._tell()
+
+    def _wait(self, condition: Callable[[], bool], errands: bool = False) -> None:
+        while condition() and not self._cancelled:
+            self._changed.wait()
+            if errands:
+                self._run_errands()
+        if self._cancelled:
+            raise Cancelled
+
+    def _run_errands(self) -> None:
+        while self._errands:
+            errand = self._errands.pop(0)
+            self._changed.release()
+            try:
+                errand.work()
+            except Exception as error:
+                errand.error = error
+            finally:
+                self._changed.acquire()
+                errand.done = True
+                self._changed.notify_all()
+
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        if self._wake is not None:
+            wake, self._wake = self._wake, None
+            wake()
+
+    # Those who steer it.
+
+    def pause(self) -> None:
+        with self._changed:
+            self._paused = True
+
+    def go_on(self) -> None:
+        with self._changed:
+            self._paused = False
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        with self._changed:
+            self._cancelled = True
+            self._changed.notify_all()
+
+    @property
+    def is_paused(self) -> bool:
+        return self._paused
+
+    def between_iterations(self, work: Callable[[], None]) -> None:
+        """Have the run do something between two iterations, and wait until it is done.
+
+        It is done where the run stands if that is the end of an iteration, otherwise at the next one, also if the run
+        is paused before.
+
+        Raises:
+            RunStateError: the run ended first.
+            Exception: what `work` raised.
+        """
+        if self._thread == threading.get_ident():
+            work()
+            return
+        errand = _Errand(work)
+        with self._changed:
+            self._errands.append(errand)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: errand.done or self._finished)
+        if errand.error is not None:
+            raise errand.error
+        if not errand.done:
+            raise RunStateError("the run ended before it came to the end of an iteration")
+
+    def listen(self) -> None:
+        """From here on the run waits at each event."""
+        with self._changed:
+            self._listening = True
+
+    def let_go(self, unless_wanted: bool = False) -> None:
+        """Nobody listens any more; the run goes on by itself.
+
+        Args:
+            unless_wanted: whether to leave that to a listener who is waiting for an event.
+        """
+        with self._changed:
+            if unless_wanted and self._wanted:
+                return
+            self._listening = self._wanted = False
+            self._changed.notify_all()
+
+    def take(self) -> Any:
+        """The next event; waits for it. None when the run has ended."""
+        with self._changed:
+            self.want()
+            self._changed.wait_for(lambda: self._event is not None or self._finished)
+            return self.taken()
+
+    def want(self, wake: Callable[[], None] | None = None) -> None:
+        """Ask for the next event. `wake` is called once, in the thread of the run, when there is one, or at its end."""
+        with self._changed:
+            self._listening = self._wanted = True
+            self._wake = wake
+            self._changed.notify_all()
+            if self._event is not None or self._finished:
+                self._tell()
+
+    def taken(self) -> Any:
+        """The event that was asked for, once there is one; None when the run has ended."""
+        with self._changed:
+            event, self._event = self._event, None
+            self._wanted = False
+            self._changed.notify_all()
+            return event
+
+    def at_end(self, wake: Callable[[], None]) -> None:
+        """Let the run go, and call `wake` once, in the thread of the run, at its end."""
+        with self._changed:
+            self._wake = wake
+            self.let_go()
+            if self._finished:
+                self._tell()
+
+    def wait_for_end(self, timeout: float | None) -> bool:
+        """Whether the run has ended, waiting for it at most so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._finished, timeout)
