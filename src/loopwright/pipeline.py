@@ -43,6 +43,7 @@ from loopwright.params import InputParam
 from loopwright.run import Event, Execution, Run, RunOptions, is_run_scoped
 from loopwright.run.asynchronous import events_of, result_of
 from loopwright.run.checkpoints import Checkpoint, compare, fingerprint, read_saved, same, saved_start
+from loopwright.run.exclusive import needs_exclusive
 from loopwright.specs import ComponentSpec, ConfigSpec
 from loopwright.state import PipelineState
 
@@ -124,6 +125,9 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
     def doc(self) -> str:
         """The documentation of the blocks."""
         return self._blocks.doc
+
+    def _repr_html_(self) -> str:
+        return self._blocks._repr_html_()
 
     @property
     def default_call_parameters(self) -> dict[str | None, Any]:
@@ -346,7 +350,7 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
         if output is not None:
             self._check_output(output, run_state)
         try:
-            if callbacks is checkpoint is timeout is progress is None:
+            if callbacks is checkpoint is timeout is progress is None and not self._needs_exclusive():
                 with torch.no_grad():
                     run_state = run_whole(self._blocks, self._view(), run_state)
             else:
@@ -521,6 +525,12 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
         own["_originals"] = {**attributes.get("_originals", {}), **scoped}
         own["_driver"] = driver
         return view
+
+    def _needs_exclusive(self) -> bool:
+        """Whether a run has to have some of the components for itself at times."""
+        own = self.__dict__
+        originals = own.get("_originals", own)
+        return needs_exclusive(own.get(name) or originals.get(name) for name in self._component_specs)
 
     def _own_components(self) -> dict[str, Any]:
         """The components of a view that the run has copied for itself."""

@@ -18,10 +18,14 @@ STEPS = 3
 
 
 @pytest.fixture(scope="package")
-def embedded() -> ModularPipeline:
+def embedded() -> Iterator[ModularPipeline]:
     made = embedded_pipeline(workflow="text2image")
     made.set_progress_bar_config(disable=True)
-    return made
+    # the pools of many threads would spend the time waiting for each other
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield made
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

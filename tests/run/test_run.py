@@ -363,16 +363,12 @@ def test_a_run_that_works_is_saved_after_the_iteration(tmp_path: Any) -> None:
     pipe = stopping(turnstile)
     run = pipe.start(x=0, output="x")
     turnstile.wait()
-    saver = threading.Thread(target=run.save, args=[tmp_path / "run"])
-    saver.start()
-    while not run._execution.control._errands:
-        pass
-    turnstile.let_go()
-    saver.join(PATIENCE)
-    turnstile.wait()
-    assert (tmp_path / "run").exists()
-    turnstile.let_go(2)
+    run.pause()
+    turnstile.let_go(3)
+    run.save(tmp_path / "run")
+    run.go_on()
     assert run.result() == 6
+    # the first iteration is not run again: twice somebody comes to the turnstile
     resumed = pipe.resume(tmp_path / "run", output="x")
     turnstile.let_go(2)
     assert resumed.result() == 6

@@ -342,7 +342,7 @@ def explained(error: Exception, block: ModularPipelineBlocks, components: Any, s
     if not isinstance(error, (AttributeError, TypeError, ValueError)) or isinstance(error, LoopwrightError):
         return error
     if type(error) is AttributeError and type(error.obj) is BlockState:
-        unknown = UnknownValueError(error.name, vars(error.obj), holder="the block state")
+        unknown = UnknownValueError(str(error.name), vars(error.obj), holder="the block state")
         return unknown.with_traceback(error.__traceback__)
     text = str(error)
     raised_here = error.__traceback__ is not None and error.__traceback__.tb_next is None

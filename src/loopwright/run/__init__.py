@@ -6,5 +6,16 @@ from loopwright.run.execution import Execution
 from loopwright.run.options import Callbacks, RunOptions, StepEnd
 from loopwright.run.run import Run
 from loopwright.run.scope import is_run_scoped
+from loopwright.run.verify import verify_resume
 
-__all__ = ["Callbacks", "Checkpoint", "Event", "Execution", "Run", "RunOptions", "StepEnd", "is_run_scoped"]
+__all__ = [
+    "Callbacks",
+    "Checkpoint",
+    "Event",
+    "Execution",
+    "Run",
+    "RunOptions",
+    "StepEnd",
+    "is_run_scoped",
+    "verify_resume",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from loopwright.blocks.composite import Step, run_whole
@@ -14,6 +15,7 @@ from loopwright.state import BlockState, PipelineState, loop_record
 if TYPE_CHECKING:
     from loopwright.run.checkpoints.history import History
     from loopwright.run.checkpoints.replay import Replay
+    from loopwright.run.exclusive import Exclusive
 
 __all__ = ["Frame", "LoopDriver"]
 
@@ -32,6 +34,7 @@ class Frame:
         index: the index of the current iteration: how often `loop_step` was called before.
         total: the number of iterations, None where it is not known.
         variables: the variables of the current iteration.
+        memory: what models that cache keep for it.
         visit: how often a loop of this path had run before, in the current iteration of the loop around it.
         depth: how many names of blocks lead to it.
         outer_depth: how many of these lead to the loop around it.
@@ -48,6 +51,7 @@ class Frame:
         "inner_visits",
         "is_held",
         "loop",
+        "memory",
         "outer_depth",
         "path",
         "skipped",
@@ -56,9 +60,7 @@ class Frame:
         "visit",
     )
 
-    def __init__(
-        self, loop: LoopSequentialPipelineBlocks, path: str, is_held: bool, state: BlockState, visit: int
-    ) -> None:
+    def __init__(self, loop: LoopSequentialPipelineBlocks, path: str, is_held: bool, state: Any, visit: int) -> None:
         self.loop, self.path, self.is_held, self.visit = loop, path, is_held, visit
         # weakly: once its wrapper has returned nobody holds the state, which tells that a held loop is over
         self._state = weakref.ref(state)
@@ -70,11 +72,12 @@ class Frame:
         self.history: History | None = None
         self.skipped = 0
         self.inner_visits: dict[str, int] = {}
+        self.memory: dict[Any, Any] = {}
 
     @property
     def state(self) -> BlockState:
         """The `BlockState` that the blocks of the loop share."""
-        state = self._state()
+        state: BlockState | None = self._state()
         assert state is not None
         return state
 
@@ -119,6 +122,7 @@ class LoopDriver:
         state: the state of the run.
         boundary: called after each iteration, with the frames of the loops around that point, outermost first.
         progress: False hides the progress bars of loops, True shows them, None leaves it to the blocks.
+        exclusive: what the run has to have for itself, None if it shares everything.
 
     Attributes:
         state: the state of the run.
@@ -133,6 +137,7 @@ class LoopDriver:
         state: PipelineState,
         boundary: Callable[[list[Frame]], None],
         progress: bool | None = None,
+        exclusive: Exclusive | None = None,
     ) -> None:
         self.state = state
         self.replay: Replay | None = None
@@ -141,6 +146,7 @@ class LoopDriver:
         self.mark: object | None = None
         self._boundary = boundary
         self._progress = progress
+        self._exclusive = exclusive
         self._root: Any = None
         self._blocks: list[tuple[str, Any]] = []
         self._visits: dict[str, int] = {}
@@ -161,7 +167,8 @@ class LoopDriver:
         """Run the blocks of a pipeline."""
         self._root = blocks
         try:
-            state = run_whole(blocks, components, self.state)
+            with self._having(blocks):
+                state = run_whole(blocks, components, self.state)
         except EndedLoop as ended:
             if ended.loop is not blocks:
                 raise
@@ -186,6 +193,8 @@ class LoopDriver:
             self._blocks.append((step.name, block))
             if isinstance(block, LoopSequentialPipelineBlocks):
                 step = step._replace(call=self._unwinding(block))
+            elif self._exclusive is not None and not block.sub_blocks:
+                step = step._replace(call=self._exclusively(block))
             yield step
         del self._blocks[depth:], self.frames[loops:]
 
@@ -208,6 +217,17 @@ class LoopDriver:
         """
         saved = None if self.replay is None else self.replay.chosen(len(self._blocks))
         return saved if saved is not None and saved in block.sub_blocks else name
+
+    def _having(self, block: Any) -> AbstractContextManager[None]:
+        """What a block has to have for itself while it works."""
+        return nullcontext() if self._exclusive is None else self._exclusive.block(block)
+
+    def _exclusively(self, block: Any) -> Callable[..., tuple[Any, Any]]:
+        def call(components: Any, state: Any, **variables: Any) -> tuple[Any, Any]:
+            with self._having(block):
+                return block(components, state, **variables)  # type: ignore[no-any-return]
+
+        return call
 
     def _unwinding(self, loop: LoopSequentialPipelineBlocks) -> Callable[..., tuple[Any, Any]]:
         """The call of a loop, which ends as usual if the wrapper has to be left."""
@@ -237,7 +257,8 @@ class LoopDriver:
         if self.replay is not None and self._wind_forward(self.replay, frame):
             return components, frame.state
         depth = len(self._blocks)
-        components, state = loop.run_iteration(components, state, variables)
+        with nullcontext() if self._exclusive is None else self._exclusive.iteration(loop, frame.memory):
+            components, state = loop.run_iteration(components, state, variables)
         frame.state = state
         del self._blocks[depth:], self.frames[self.frames.index(frame) + 1 :]
         if self.replay is not None:
@@ -321,7 +342,7 @@ class LoopDriver:
         visits[path] = frame.visit + 1
         frame.depth = len(self._blocks)
         frame.outer_depth = self.frames[-1].depth if self.frames else 0
-        frame.total = loop.loop_total(components, state)
+        frame.total = loop.loop_total(components, frame.state)
         if frame.total is None and self._expected is not None and self._expected[0] is loop:
             frame.total, self._expected = self._expected[1], None
         self.frames.append(frame)

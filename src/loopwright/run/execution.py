@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from loopwright.run.checkpoints import Branch, Checkpoint, Recorder, Replay, Sav
 from loopwright.run.control import Control
 from loopwright.run.driver import Frame, LoopDriver
 from loopwright.run.event import Event
+from loopwright.run.exclusive import Exclusive
 from loopwright.run.model_calls import watched_models
 from loopwright.run.modes import ThreadModes
 from loopwright.run.options import RunOptions, StepEnd
@@ -40,8 +42,10 @@ class Execution:
     def __init__(self, pipeline: Any, state: PipelineState, options: RunOptions, held: bool = False) -> None:
         self.options = options
         self.control = Control(options.timeout, held)
-        self.driver = LoopDriver(state, self._boundary, options.progress)
-        self.view = pipeline._view(self.driver)
+        self.view = pipeline._view()
+        self._exclusive = Exclusive(self.view, self.control.check) if pipeline._needs_exclusive() else None
+        self.driver = LoopDriver(state, self._boundary, options.progress, self._exclusive)
+        self.view._driver = self.driver
         self.view.__dict__.pop("_interrupt", None)
         self._pipeline = pipeline
         # None stands for the innermost loop
@@ -99,10 +103,21 @@ class Execution:
         self._modes = ThreadModes()
         token = current_driver.set(self.driver)
         try:
-            with torch.no_grad(), watched_models(self.view, self.control.meet):
+            with (
+                torch.no_grad(),
+                watched_models(self.view, self._before_model),
+                nullcontext() if self._exclusive is None else self._exclusive.active(),
+            ):
                 return self.driver.run(self._pipeline._blocks, self.view)
         finally:
             current_driver.reset(token)
+
+    def _before_model(self) -> None:
+        if self._exclusive is not None and self._exclusive.is_holding:
+            # others may be waiting for what the run has: no place to stand still
+            self.control.check()
+        else:
+            self.control.meet()
 
     def returned(self, state: PipelineState) -> Any:
         """What a call returns of the state that the blocks left."""

@@ -124,7 +124,9 @@ class RunOptions:
         Raises:
             InvalidInputError: one of them cannot be used.
         """
-        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
+        if timeout is not None and (
+            isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0
+        ):
             raise InvalidInputError(f"`timeout` is {timeout!r}; it must be a positive number of seconds")
         if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
             raise InvalidInputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ import torch
 from loopwright.blocks import ConditionalPipelineBlocks
 from loopwright.errors import RunStateError
 from loopwright.run.driver import Frame, LoopDriver
+from loopwright.run.exclusive import Exclusive
 from loopwright.run.forks import fork_block_state, fork_state
 from loopwright.run.modes import ThreadModes
-from loopwright.state import PipelineState
+from loopwright.state import BlockState, PipelineState
 
 __all__ = ["Moment"]
 
@@ -69,6 +70,7 @@ class _Fork:
         # what refers to a model refers to the same one
         memo: dict[int, Any] = {id(model): model for model in view._modules()}
         self._components = view._view()
+        self._exclusive = Exclusive(self._components, lambda: None) if view._needs_exclusive() else None
         self._components.__dict__.update(copy.deepcopy(view._own_components(), memo))
         self.state = fork_state(driver.state, memo)
         # of each loop, outermost first: itself, its state, and how many names lead to the loop around it
@@ -95,11 +97,17 @@ class _Fork:
 
     def finish(self) -> None:
         """Leave the loops from the innermost outwards, and run what follows each of them."""
-        with torch.no_grad(), _same_random_numbers():
+        with (
+            torch.no_grad(),
+            _same_random_numbers(),
+            nullcontext() if self._exclusive is None else self._exclusive.active(),
+        ):
+            if self._exclusive is not None:
+                self._components._driver = LoopDriver(self.state, lambda frames: None, exclusive=self._exclusive)
             while self._loops:
                 loop, state, outer_depth = self._loops.pop()
-                around: Any = self._loops[-1][1] if self._loops else self.state
-                if state is not self.state:
+                around = self._loops[-1][1] if self._loops else self.state
+                if isinstance(state, BlockState):
                     loop.set_block_state(around, state)
                 self._run_following(around, outer_depth)
 

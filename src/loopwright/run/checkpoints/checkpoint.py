@@ -255,7 +255,7 @@ def _global_rng() -> dict[str, Any]:
         "python": (version, np.array(internal, np.uint32), gauss),
         "numpy": np.random.get_state(legacy=False),
     }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = torch.cuda.get_rng_state_all()
     return states
 

@@ -37,7 +37,7 @@ _STORED_DTYPES = {
     for name in (
         *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
         *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float16", "bfloat16", "float32"),
-        *("float64", "complex32", "complex64", "complex128"),
+        *("float64", "complex64", "complex128"),
     )
     if f"torch.{name}" in _DTYPES
 }
@@ -93,11 +93,11 @@ def same(first: Any, second: Any) -> bool:
         return False
     if isinstance(first, torch.Tensor):
         alike = first.dtype == second.dtype and first.shape == second.shape
-        return alike and np.array_equal(tensor_bytes(first), tensor_bytes(second))
+        return bool(alike and np.array_equal(tensor_bytes(first), tensor_bytes(second)))
     if isinstance(first, torch.Generator):
         return torch.equal(first.get_state(), second.get_state())
     if isinstance(first, np.ndarray):
-        return first.dtype == second.dtype and first.shape == second.shape and first.tobytes() == second.tobytes()
+        return bool(first.dtype == second.dtype and first.shape == second.shape and first.tobytes() == second.tobytes())
     if isinstance(first, (float, complex, np.generic)):
         return repr(first) == repr(second)
     if isinstance(first, Mapping):
@@ -107,10 +107,9 @@ def same(first: Any, second: Any) -> bool:
     if dataclasses.is_dataclass(first):
         return same(_attributes(first), _attributes(second))
     if isinstance(first, Image.Image):
-        return first.mode == second.mode and first.size == second.size and first.tobytes() == second.tobytes()
-    if type(first).__eq__ is object.__eq__:
-        return True
-    return bool(first == second)
+        return bool(first.mode == second.mode and first.size == second.size and first.tobytes() == second.tobytes())
+    compares: Any = type(first).__eq__
+    return bool(compares is object.__eq__ or first == second)
 
 
 def tensor_bytes(tensor: torch.Tensor) -> Any:
@@ -363,15 +362,14 @@ class Decoder:
             return float(written["value"])
         if kind == "component":
             return self._component(written["name"])
-        if kind == "seen":
-            return self._seen[written["number"]]
-        if kind in _CONTAINERS:
-            return self._container(_CONTAINERS[kind], written)
-        if kind == "object":
-            return self._made_of_attributes(written)
         try:
-            value = self._leaf(str(kind), written)
-            self._seen[written["number"]] = value
+            if kind == "seen":
+                return self._seen[written["number"]]
+            if kind in _CONTAINERS:
+                return self._container(_CONTAINERS[kind], written)
+            if kind == "object":
+                return self._made_of_attributes(written)
+            value = self._seen[written["number"]] = self._leaf(str(kind), written)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             if isinstance(error, CheckpointDamagedError):
                 raise

@@ -53,7 +53,7 @@ class Contents(NamedTuple):
     generators: dict[str, list[torch.Generator]]
     values: dict[str, Any]
     frames: list[SavedFrame]
-    components: dict[str, list[Any]]
+    components: dict[str, dict[str, Any]]
     rng: dict[str, Any]
     attributes: dict[str, Any]
 

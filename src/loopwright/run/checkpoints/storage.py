@@ -28,16 +28,22 @@ class Storage(Protocol):
 
 
 class LocalFolder:
-    """A folder on a local disk, made when it is first written to."""
+    """A folder on a local disk, made when it is first written to. One process at a time writes there."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._is_clear = False
 
     def __str__(self) -> str:
         return str(self.path)
 
     def write(self, name: str, data: bytes) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+        if not self._is_clear:
+            # what a process that was killed left half written
+            for left in self.path.glob(".*.partial"):
+                left.unlink(missing_ok=True)
+            self._is_clear = True
         handle, partial = tempfile.mkstemp(dir=self.path, prefix=".", suffix=".partial")
         try:
             with os.fdopen(handle, "wb") as file:

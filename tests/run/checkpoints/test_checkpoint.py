@@ -1,0 +1,335 @@
+"""When a run is saved, what is kept, what is refused; resuming, resuming again, and branching."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from loopwright import Checkpoint, InputParam, ModularPipelineBlocks, OutputParam
+from loopwright.errors import (
+    CheckpointError,
+    CheckpointMismatchError,
+    InvalidInputError,
+    UnknownInputError,
+    UnsavableValueError,
+)
+from loopwright.run import verify_resume
+from tests.blocks.arithmetic import AddOne, Double, Repeat
+from tests.run.blocks import Do, counting, nested, pipeline
+from tests.run.checkpoints.storages import Failing, Memory, saved_run
+
+
+class Killed(BaseException):
+    """In place of a signal."""
+
+
+def killed_at(write: int) -> Any:
+    def before_write(number: int) -> None:
+        if number == write:
+            raise Killed
+
+    return before_write
+
+
+# What is saved, and kept
+
+
+@pytest.mark.parametrize(("every", "saved"), [(1, [1, 2, 3, 4, 5, 6]), (2, [2, 4, 6]), (4, [4]), (7, [])])
+def test_every_says_how_often_a_run_is_saved(every: int, saved: list[int]) -> None:
+    memory = Memory()
+    counting()(x=1, steps=6, checkpoint=Checkpoint(memory, every=every, keep=None))
+    assert memory.iterations == saved
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, [6]), (2, [5, 6]), (3, [4, 5, 6]), (None, [1, 2, 3, 4, 5, 6])])
+def test_keep_says_how_many_checkpoints_there_are_to_go_back_to(keep: int | None, kept: list[int]) -> None:
+    pipe = counting()
+    memory = Memory()
+    pipe(x=1, steps=6, checkpoint=Checkpoint(memory, keep=keep))
+    # and the first, which holds what did not change since
+    assert memory.iterations == sorted({1, *kept})
+    for name in memory.names()[-len(kept) + 1 :] if len(kept) > 1 else []:
+        memory.files[name] = b""
+    if len(kept) > 1:
+        with pytest.warns(UserWarning, match="is damaged"):
+            assert pipe.resume(memory, fall_back=True).result().x == 14
+    else:
+        assert pipe.resume(memory).result().x == 14
+
+
+def test_what_does_not_change_is_not_written_again(tmp_path: Path) -> None:
+    pipe = pipeline(loop=Repeat.from_blocks_dict({"do": Do(lambda components, x, i: x + 1), "keep": Embeddings}))
+    memory = Memory()
+    pipe(x=1, steps=6, embeddings=torch.rand(100_000), checkpoint=Checkpoint(memory, keep=None))
+    first, *others = (len(memory.files[name]) for name in memory.names())
+    assert first > 400_000
+    assert max(others) < 20_000
+
+
+class Embeddings(ModularPipelineBlocks):
+    inputs = [InputParam("embeddings", required=True)]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        return components, state
+
+
+@pytest.mark.parametrize(("name", "value"), [("every", 0), ("every", 1.5), ("keep", 0), ("keep", True)])
+def test_numbers_that_make_no_sense_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(InvalidInputError) as raised:
+        Checkpoint("folder", **{name: value})
+    assert str(raised.value) == f"`{name}` of a `Checkpoint` is {value!r}; it must be 1 or more"
+
+
+def test_a_folder_holds_one_run(tmp_path: Path) -> None:
+    pipe = counting()
+    pipe(x=1, checkpoint=Checkpoint(tmp_path))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(CheckpointError) as raised:
+        pipe(x=1, checkpoint=Checkpoint(tmp_path))
+    assert str(raised.value) == (
+        f"{tmp_path} already holds a run: go on with it by `pipe.resume(...)`, or take another folder"
+    )
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# Values that cannot be saved
+
+
+def make_unsavable(components: Any, x: Any, i: int) -> Any:
+    return [x, {"stream": object()}] if i == 1 else x
+
+
+UNSAVABLE = (
+    "`loop: x[1]['stream']` is a builtins.object, which cannot be saved; keep it out of the state, or, if it is its "
+    "attributes and no more, name its class in `Checkpoint(classes=[...])`"
+)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_value_that_cannot_be_saved_ends_a_strict_run_where_it_is_seen(every: int) -> None:
+    pipe = pipeline(loop=Repeat.from_blocks_dict({"do": Do(make_unsavable)}))
+    with pytest.raises(UnsavableValueError) as raised:
+        pipe(x=1, checkpoint=Checkpoint(Memory(), every=every))
+    assert str(raised.value) == UNSAVABLE
+
+
+def test_an_input_that_cannot_be_saved_is_seen_after_the_first_iteration_however_seldom_a_run_is_saved() -> None:
+    done: list[int] = []
+    pipe = pipeline(loop=Repeat.from_blocks_dict({"do": Do(lambda components, x, i: done.append(i))}))
+    with pytest.raises(UnsavableValueError, match=r"`x` is a builtins\.object"):
+        pipe(x=object(), steps=9, checkpoint=Checkpoint(Memory(), every=5))
+    assert done == [0]
+
+
+def test_it_is_a_warning_if_the_checkpoint_is_not_strict_and_what_was_saved_stays() -> None:
+    memory = Memory()
+    pipe = pipeline(loop=Repeat.from_blocks_dict({"do": Do(make_unsavable)}))
+    with pytest.warns(UserWarning, match="not saved any more") as warned:
+        state = pipe(x=1, steps=4, checkpoint=Checkpoint(memory, strict=False))
+    assert [str(warning.message) for warning in warned] == [f"the run is not saved any more: {UNSAVABLE}"]
+    assert state.x[0] == 1
+    assert memory.iterations == [1]
+
+
+# Resuming
+
+
+def test_a_run_that_never_finished_an_iteration_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as raised:
+        counting().resume(tmp_path / "absent")
+    assert str(raised.value) == (
+        f"{tmp_path / 'absent'} holds no checkpoint: the run did not finish an iteration, or the folder is not that "
+        f"of a run"
+    )
+
+
+def test_a_finished_run_may_be_resumed_any_number_of_times() -> None:
+    pipe = nested()
+    state, memory = saved_run(pipe, x=1)
+    files = dict(memory.files)
+    assert [pipe.resume(memory).result().x for _ in range(2)] == [state.x, state.x]
+    assert memory.files == files
+
+
+def test_a_resumed_run_leaves_what_it_goes_on_from_and_adds_to_it() -> None:
+    pipe = nested()
+    state, memory = saved_run(pipe, x=1)
+    part = memory.until(3)
+    assert pipe.resume(part).result().x == state.x
+    assert part.iterations == memory.iterations
+    for name in memory.until(3).names():
+        assert part.files[name] == memory.files[name]
+
+
+@pytest.mark.parametrize("keep", [1, 2, None])
+def test_a_run_may_be_killed_again_and_again(keep: int | None) -> None:
+    pipe = nested()
+    expected = pipe(x=1, rows=3, steps=3).x
+    for first in range(2, 13):
+        storage = Failing(killed_at(first))
+        with pytest.raises(Killed):
+            pipe(x=1, rows=3, steps=3, checkpoint=Checkpoint(storage, keep=keep))
+        while storage.iterations[-1] < 12:
+            again = Failing(killed_at(2))
+            again.files = storage.files
+            try:
+                result = pipe.resume(again).result()
+            except Killed:
+                storage = again
+                continue
+            assert result.x == expected
+            break
+        assert pipe.resume(storage).result().x == expected
+
+
+def test_inputs_that_are_given_again_are_compared_with_those_of_the_run() -> None:
+    pipe = counting()
+    _, memory = saved_run(pipe, x=1, steps=4)
+    assert pipe.resume(memory, x=1, steps=4).result().x == 10
+    with pytest.raises(CheckpointMismatchError) as raised:
+        pipe.resume(memory, x=2)
+    assert str(raised.value) == (
+        "the run began with x=1, not with 2; leave the inputs out to go on with it, or go another way from it with "
+        "`pipe.branch(...)`"
+    )
+    with pytest.raises(UnknownInputError):
+        pipe.resume(memory, y=2)
+
+
+def test_a_generator_that_is_given_again_is_compared_as_it_was_at_the_start() -> None:
+    pipe = pipeline(noise=Draw, loop=Repeat.from_blocks_dict({"noise": Draw}))
+    state, memory = saved_run(pipe, x=0.0, generator=torch.Generator().manual_seed(1))
+    assert pipe.resume(memory, generator=torch.Generator().manual_seed(1)).result().x == state.x
+    with pytest.raises(CheckpointMismatchError, match="the run began with generator="):
+        pipe.resume(memory, generator=torch.Generator().manual_seed(2))
+
+
+class Draw(ModularPipelineBlocks):
+    inputs = [InputParam("x", required=True), InputParam("generator")]
+    intermediate_outputs = [OutputParam("x")]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        state.set("x", state.get("x") + torch.rand(1, generator=state.get("generator")).item())
+        return components, state
+
+
+# Branching
+
+
+class AddInput(ModularPipelineBlocks):
+    """Adds what an earlier block made of the input `amount`."""
+
+    inputs = [InputParam("x", required=True), InputParam("encoded", required=True)]
+    intermediate_outputs = [OutputParam("x")]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        state.set("x", state.get("x") + state.get("encoded"))
+        return components, state
+
+
+class Encode(ModularPipelineBlocks):
+    inputs = [InputParam("amount", default=1)]
+    intermediate_outputs = [OutputParam("encoded")]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        state.set("encoded", 100 * state.get("amount"))
+        return components, state
+
+
+def encoding(**more: Any) -> Any:
+    return pipeline(encode=Encode, loop=Repeat.from_blocks_dict({"add": AddInput, **more}), end=AddOne)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_a_branch_goes_on_with_what_the_loop_had_made_and_with_the_changed_input(at: int) -> None:
+    pipe = encoding()
+    _, memory = saved_run(pipe, x=0, steps=4, amount=1)
+    files, other = dict(memory.files), Memory()
+    state = pipe.branch(memory, at=at, amount=3, checkpoint=Checkpoint(other, keep=None)).result()
+    assert state.x == 100 * at + 300 * (4 - at) + 1
+    assert memory.files == files
+    assert other.iterations == list(range(at + 1, 5))
+    if other.iterations:
+        assert pipe.resume(other).result().x == state.x
+
+
+def test_a_branch_without_changes_is_the_same_run() -> None:
+    pipe = pipeline(noise=Draw, loop=Repeat.from_blocks_dict({"noise": Draw}), end=Draw)
+    state, memory = saved_run(pipe, x=0.0, generator=torch.Generator().manual_seed(1))
+    for at in memory.iterations:
+        assert pipe.branch(memory, at=at).result().x == state.x
+
+
+def test_a_branch_with_another_seed_draws_other_numbers_from_there_on() -> None:
+    pipe = pipeline(noise=Draw, loop=Repeat.from_blocks_dict({"noise": Draw}))
+    _, memory = saved_run(pipe, x=0.0, generator=torch.Generator().manual_seed(1))
+    events = []
+    run = pipe.branch(memory, at=2, generator=torch.Generator().manual_seed(2), callbacks=events.append)
+    branched = run.result().x
+    first, second = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
+    before = sum(torch.rand(1, generator=first).item() for _ in range(3))
+    torch.rand(1, generator=second)
+    assert branched == before + torch.rand(1, generator=second).item()
+    assert [event.index for event in events] == [2]
+
+
+def test_a_branch_is_refused_where_there_is_no_checkpoint_or_the_iterations_would_be_others() -> None:
+    pipe = encoding()
+    _, memory = saved_run(pipe, x=0, steps=4)
+    with pytest.raises(CheckpointError, match="the memory holds no checkpoint after iteration 9; it has 1, 2, 3, 4"):
+        pipe.branch(memory, at=9)
+    with pytest.raises(UnknownInputError):
+        pipe.branch(memory, at=2, colour="red")
+    with pytest.raises(CheckpointMismatchError, match="the run ended before it came to where it was saved"):
+        pipe.branch(memory, at=3, steps=1).result()
+
+
+# Custom loops
+
+
+class Remembers(Repeat):
+    """Keeps in a local variable what moves from one iteration to the next; it is too large for the history."""
+
+    loop_inputs = [*Repeat.loop_inputs, InputParam("x", required=True)]
+    loop_intermediate_outputs = [OutputParam("x")]
+
+    def iterate(self, components: Any, block_state: Any) -> Iterator[dict[str, Any]]:
+        last = block_state.x
+        for i in range(block_state.steps):
+            yield {"i": i}
+            last, block_state.x = block_state.x, block_state.x + last
+
+
+def test_loops_that_resume_bit_for_bit_pass() -> None:
+    verify_resume(counting(), {"x": 1, "steps": 4})
+    verify_resume(nested(), {"x": 1})
+    noise = pipeline(loop=Repeat.from_blocks_dict({"noise": Draw}))
+    verify_resume(noise, {"x": 0.0, "generator": torch.Generator().manual_seed(1)})
+
+
+def test_a_local_variable_that_a_loop_depends_on_is_named() -> None:
+    pipe = pipeline(loop=Remembers.from_blocks_dict({"double": Double}))
+    with pytest.raises(CheckpointMismatchError) as raised:
+        verify_resume(pipe, {"x": torch.arange(20.0), "steps": 4})
+    assert str(raised.value) == (
+        "resumed after iteration 1 of loop `loop`, the run has x=<Tensor of shape (20,)> of other elements after "
+        "iteration 2 of loop `loop`, and it was <Tensor of shape (20,)>; when the run was resumed, `last` in "
+        "`Remembers.iterate` was not as before: what moves from one iteration to the next must be in the block state"
+    )
+
+
+def test_a_loop_that_depends_on_something_else_is_noticed() -> None:
+    calls: list[int] = []
+    pipe = pipeline(
+        loop=Repeat.from_blocks_dict({"do": Do(lambda components, x, i: calls.append(1) or x + len(calls))})
+    )
+    with pytest.raises(CheckpointMismatchError) as raised:
+        verify_resume(pipe, {"x": 0})
+    assert str(raised.value) == (
+        "resumed after iteration 0 of loop `loop`, the run has x=5 after iteration 1 of loop `loop`, and it was 3; "
+        "what it depends on is kept outside the state"
+    )

@@ -1,0 +1,138 @@
+"""A run is not resumed in a pipeline that is not the one in which it was saved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler
+
+from loopwright import ComponentSpec, ConfigSpec, InputParam, ModularPipelineBlocks, SequentialPipelineBlocks
+from loopwright.errors import CheckpointMismatchError
+from tests.blocks.arithmetic import Add, AddOne, Double, Repeat
+from tests.run.checkpoints.storages import saved_run
+
+DIFFERS = "the run was saved in another pipeline and would not go on as it began: "
+
+
+class Work(ModularPipelineBlocks):
+    """Works with a model, a scheduler and a configuration value."""
+
+    inputs = [InputParam("x", required=True)]
+    expected_components = [ComponentSpec("model", torch.nn.Linear), ComponentSpec("scheduler", EulerDiscreteScheduler)]
+    expected_configs = [ConfigSpec("factor", default=2)]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        return components, state
+
+
+def loop(*names: str, **blocks: Any) -> Any:
+    known = {"double": Double, "one": AddOne, "two": Add(2), "work": Work, **blocks}
+    return Repeat.from_blocks_dict({name: known[name] for name in names})
+
+
+def pipeline(*names: str, seed: int = 0, before: Any = AddOne, **blocks: Any) -> Any:
+    pipe = SequentialPipelineBlocks.from_blocks_dict({"before": before, "loop": loop(*names, **blocks)}).init_pipeline()
+    if "work" in names:
+        torch.manual_seed(seed)
+        pipe.update_components(model=torch.nn.Linear(2, 2), scheduler=EulerDiscreteScheduler())
+    return pipe
+
+
+def difference(before: Any, after: Any) -> str:
+    _, memory = saved_run(before, x=1)
+    with pytest.raises(CheckpointMismatchError) as raised:
+        after.resume(memory)
+    text = str(raised.value)
+    assert text.startswith(DIFFERS)
+    return text.removeprefix(DIFFERS)
+
+
+def test_the_same_blocks_made_anew_are_the_same_pipeline() -> None:
+    state, memory = saved_run(pipeline("double", "two", "work"), x=1)
+    assert pipeline("double", "two", "work").resume(memory).result().values == state.values
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (["double"], ["double", "one"], "block `loop.one` is new"),
+        (["double", "one"], ["double"], "block `loop.one` is gone"),
+        (
+            ["double", "one"],
+            ["one", "double"],
+            "the order of the blocks was `the whole`, `before`, `loop`, `loop.double`, `loop.one` and is `the whole`, "
+            "`before`, `loop`, `loop.one`, `loop.double`",
+        ),
+    ],
+    ids=["added", "removed", "reordered"],
+)
+def test_blocks_that_differ_are_named(before: list[str], after: list[str], message: str) -> None:
+    assert difference(pipeline(*before), pipeline(*after)) == message
+
+
+def test_a_renamed_block_is_gone_and_new() -> None:
+    found = difference(pipeline("double"), pipeline("twice", twice=Double))
+    assert found == "block `loop.double` is gone; block `loop.twice` is new"
+
+
+def test_a_block_of_another_class_is_named_with_both() -> None:
+    found = difference(pipeline("double"), pipeline("double", double=AddOne))
+    assert found.startswith("block `loop.double` was `")
+    assert "Double" in found
+    assert "AddOne" in found
+
+
+def test_a_block_that_was_made_with_other_arguments_is_another() -> None:
+    found = difference(pipeline("two"), pipeline("two", two=Add(3)))
+    assert found.startswith("block `loop.two` was `")
+    assert '"amount": 2' in found
+    assert '"amount": 3' in found
+
+
+def test_a_component_of_another_configuration_is_named() -> None:
+    after = pipeline("work")
+    after.update_components(scheduler=EulerDiscreteScheduler(beta_end=0.5))
+    found = difference(pipeline("work"), after)
+    assert found.startswith("component `scheduler` was `")
+    assert '"beta_end": 0.5' in found
+
+
+def test_a_component_that_is_not_loaded_is_named() -> None:
+    after = pipeline("work")
+    after.update_components(model=None)
+    assert difference(pipeline("work"), after).endswith("and is `none`")
+
+
+def test_another_configuration_value_is_named() -> None:
+    after = pipeline("work")
+    after.update_components(factor=3)
+    assert difference(pipeline("work"), after) == "configuration value `factor` was `2` and is `3`"
+
+
+def test_other_weights_are_named() -> None:
+    assert difference(pipeline("work"), pipeline("work", seed=1)).startswith("component `model` was `")
+
+
+def add_in_place(weight: Any) -> None:
+    with torch.no_grad():
+        weight.add_(0.5)
+
+
+def add_to_data(weight: Any) -> None:
+    weight.data += 0.5
+
+
+def write_through_numpy(weight: Any) -> None:
+    weight.detach().numpy()[0, 0] += 1
+
+
+@pytest.mark.parametrize("change", [add_in_place, add_to_data, write_through_numpy])
+def test_weights_that_change_in_place_are_noticed(change: Any) -> None:
+    """As when a LoRA is merged into them."""
+    pipe = pipeline("work")
+    _, memory = saved_run(pipe, x=1)
+    change(pipe.model.weight)
+    with pytest.raises(CheckpointMismatchError, match="component `model` was `"):
+        pipe.resume(memory)

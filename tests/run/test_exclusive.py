@@ -1,0 +1,267 @@
+"""Models that are not re-entrant serve one run at a time, and every run ends as it would alone."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import transformers
+from diffusers import guiders
+from diffusers.hooks import FirstBlockCacheConfig, LayerSkipConfig
+from diffusers.models.cache_utils import CacheMixin
+
+from loopwright import ComponentSpec, InputParam, ModularPipelineBlocks, OutputParam
+from loopwright.errors import RunCancelledError
+from loopwright.run.exclusive import KEEPS_VALUES, needs_exclusive
+from tests.blocks.arithmetic import AddOne, Repeat
+from tests.run.blocks import Do, Turnstile, in_threads, pipeline
+
+LAYER = [LayerSkipConfig(indices=[4], fqn="transformer_blocks")]
+HOOKING = [
+    guiders.SkipLayerGuidance(skip_layer_config=LAYER, skip_layer_guidance_start=0.0, skip_layer_guidance_stop=1.0),
+    guiders.PerturbedAttentionGuidance(
+        perturbed_guidance_layers=[4], perturbed_guidance_start=0.0, perturbed_guidance_stop=1.0
+    ),
+    guiders.AutoGuidance(auto_guidance_config=LAYER),
+    guiders.SmoothedEnergyGuidance(seg_guidance_layers=[4], seg_guidance_start=0.0, seg_guidance_stop=1.0),
+]
+
+
+@pytest.fixture(scope="module")
+def guided(embedded: Any) -> list[Any]:
+    """A pipeline for each guider, all with the same models; the last with a guider that hooks nothing."""
+    made = []
+    for guider in [*HOOKING, guiders.ClassifierFreeGuidance(3.0)]:
+        pipe = embedded.blocks.init_pipeline()
+        pipe.update_components(**{**embedded.components, "guider": guider})
+        pipe.set_progress_bar_config(disable=True)
+        made.append(pipe)
+    return made
+
+
+def hooks_of(model: torch.nn.Module) -> list[str]:
+    return [name for module in model.modules() for name in getattr(module, "_diffusers_hook", _NoHooks).hooks]
+
+
+class _NoHooks:
+    hooks: dict[str, Any] = {}
+
+
+def test_guiders_that_hook_the_model_work_at_the_same_time_as_they_do_alone(guided: list[Any], inputs: Any) -> None:
+    alone = [pipe(**inputs()) for pipe in guided]
+    assert len({image.tobytes() for image in alone}) == len(alone)
+    together = in_threads(*[lambda pipe=pipe: pipe(**inputs()) for pipe in guided])
+    assert all(map(np.array_equal, together, alone))
+    runs = [pipe.start(**inputs()) for pipe in guided]
+    assert all(map(np.array_equal, [run.result() for run in runs], alone))
+
+
+def test_the_model_is_as_it_was_when_no_run_is_active(guided: list[Any], inputs: Any) -> None:
+    models = guided[0].transformer, guided[0].vae
+    before = [set(vars(model)) for model in models]
+    guided[0](**inputs())
+    assert [set(vars(model)) for model in models] == before
+    assert hooks_of(guided[0].transformer) == []
+
+
+def test_a_run_that_stands_between_two_iterations_is_in_nobodys_way(guided: list[Any], inputs: Any) -> None:
+    expected = [guided[0](**inputs()), guided[1](**inputs())]
+    run = guided[0].stream(**inputs())
+    for event in run:
+        run.pause()
+        assert np.array_equal(guided[1](**inputs()), expected[1])
+        assert event.peek("images").shape == expected[0].shape
+        run.go_on()
+    assert np.array_equal(run.result(), expected[0])
+
+
+def test_a_run_that_is_paused_before_a_call_goes_on_to_the_end_of_what_it_has_alone(
+    guided: list[Any], inputs: Any
+) -> None:
+    expected, turnstile = guided[1](**inputs()), Turnstile()
+    handle = guided[0].transformer.register_forward_pre_hook(turnstile)
+    run = guided[0].start(**inputs())
+    turnstile.wait()
+    handle.remove()
+    run.pause()
+    turnstile.let_go()
+    assert np.array_equal(guided[1](**inputs()), expected)
+    assert run.status == "paused"
+    run.cancel()
+
+
+def test_a_run_that_waits_for_a_model_can_be_cancelled(guided: list[Any], inputs: Any) -> None:
+    turnstile = Turnstile()
+    handle = guided[0].transformer.register_forward_pre_hook(turnstile)
+    holding = guided[0].start(**inputs())
+    turnstile.wait()
+    handle.remove()
+    waiting = guided[1].start(**inputs())
+    waiting.cancel()
+    with pytest.raises(RunCancelledError):
+        waiting.result()
+    assert holding.status == "running"
+    turnstile.let_go()
+    holding.result()
+
+
+def test_a_block_that_fails_leaves_no_hook_and_no_lock(guided: list[Any], inputs: Any) -> None:
+    class Careless(ModularPipelineBlocks):
+        """Hooks the model, and does not clean up when its call fails."""
+
+        expected_components = [
+            ComponentSpec("transformer", torch.nn.Module),
+            ComponentSpec("guider", guiders.SkipLayerGuidance),
+        ]
+
+        def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+            guider = components.guider
+            guider.set_state(step=1, num_inference_steps=3, timestep=1)
+            for _ in range(3):
+                guider.prepare_models(components.transformer)
+            assert hooks_of(components.transformer)
+            raise ZeroDivisionError
+
+    pipe = pipeline(careless=Careless)
+    pipe.update_components(transformer=guided[0].transformer, guider=HOOKING[0])
+    for call in (pipe, lambda: pipe.start().result()):
+        with pytest.raises(ZeroDivisionError):
+            call()
+        assert hooks_of(guided[0].transformer) == []
+    guided[1](**inputs())
+
+
+class Decode(ModularPipelineBlocks):
+    expected_components = [ComponentSpec("vae", torch.nn.Module)]
+    inputs = [InputParam("latents", required=True)]
+    intermediate_outputs = [OutputParam("video")]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.get_block_state(state)
+        block_state.video = components.vae.decode(block_state.latents, return_dict=False)[0]
+        again = components.vae.encode(block_state.video, return_dict=False)[0].mode()
+        block_state.video = block_state.video + again.mean()
+        self.set_block_state(state, block_state)
+        return components, state
+
+
+@pytest.fixture(scope="module")
+def video() -> Any:
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKLWan(
+        base_dim=3, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+    pipe = pipeline(decode=Decode)
+    pipe.update_components(vae=vae.eval())
+    return pipe
+
+
+def test_a_model_that_keeps_values_is_called_by_one_run_at_a_time(video: Any) -> None:
+    latents = [torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    alone = [video(latents=each, output="video") for each in latents]
+    for _ in range(3):
+        together = in_threads(*[lambda each=each: video(latents=each, output="video") for each in latents])
+        assert all(map(torch.equal, together, alone))
+    assert not {"decode", "encode", "forward"} & vars(video.vae).keys()
+
+
+def test_a_copy_of_a_model_in_use_works_by_itself(video: Any) -> None:
+    copies: list[Any] = []
+
+    class Copies(Decode):
+        def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+            copies.append(copy.deepcopy(components.vae))
+            assert inspect.signature(components.vae.decode) == inspect.signature(copies[0].decode)
+            assert list(inspect.signature(components.vae.decode).parameters) == ["z", "return_dict"]
+            return super().__call__(components, state)
+
+    pipe = pipeline(decode=Copies)
+    pipe.update_components(vae=video.vae)
+    pipe(latents=torch.zeros(1, 4, 1, 4, 4))
+    with torch.no_grad():
+        for parameter in copies[0].parameters():
+            parameter.zero_()
+        assert copies[0].decode(torch.ones(1, 4, 1, 4, 4)).sample.abs().sum() == 0
+
+
+class Tiny(torch.nn.Module, CacheMixin):
+    """A model that keeps what it saw last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer_blocks = torch.nn.ModuleList()
+
+    def forward(self, x: float) -> float:
+        memory = self._diffusers_hook.hooks["memory"].state
+        memory.seen.append(x)
+        return sum(memory.seen)
+
+
+class Memory:
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def reset(self) -> None:
+        self.seen = []
+
+
+class Remember(Do):
+    expected_components = [ComponentSpec("model", Tiny)]
+
+
+@pytest.fixture
+def cached() -> Iterator[Any]:
+    """A pipeline with a model that caches."""
+    from diffusers.hooks import HookRegistry, ModelHook
+
+    class Hook(ModelHook):  # type: ignore[misc]
+        _is_stateful = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.state = Memory()
+
+    model = Tiny()
+    HookRegistry.check_if_exists_or_initialize(model).register_hook(Hook(), "memory")
+    model._cache_config = FirstBlockCacheConfig()
+    block = Remember(lambda components, x, i: components.model(x + i))
+    pipe = pipeline(loop=Repeat.from_blocks_dict({"remember": block, "add": AddOne}))
+    pipe.update_components(model=model)
+    yield pipe
+    assert model._diffusers_hook.hooks["memory"].state.seen == []
+
+
+def test_what_a_model_caches_belongs_to_one_loop_of_one_run(cached: Any) -> None:
+    alone = [cached(x=x, output="x") for x in range(4)]
+    assert len(set(alone)) == 4
+    assert [cached(x=x, output="x") for x in range(4)] == alone
+    assert in_threads(*[lambda x=x: cached(x=x, output="x") for x in range(4)]) == alone
+
+
+def test_a_run_that_waits_holds_no_model_that_caches(cached: Any) -> None:
+    expected = [cached(x=x, output="x") for x in range(2)]
+    first = cached.stream(x=0, output="x")
+    for _ in first:
+        second = cached.stream(x=1, output="x")
+        for event in second:
+            assert event.peek("x") is not None
+        assert second.result() == expected[1]
+    assert first.result() == expected[0]
+
+
+def test_what_runs_share_freely_needs_nothing(embedded: Any) -> None:
+    assert not needs_exclusive(embedded.components.values())
+    assert needs_exclusive(HOOKING)
+    assert not needs_exclusive([guiders.ClassifierFreeGuidance(), None, 3, torch.nn.Linear(1, 1)])
+
+
+def test_the_classes_in_the_table_exist_and_have_the_methods() -> None:
+    for name, methods in KEEPS_VALUES.items():
+        found = getattr(diffusers, name, None) or getattr(transformers, name)
+        assert all(callable(getattr(found, method)) for method in methods)
