@@ -61,6 +61,10 @@ types: env ## the types of src/
 bench: env ## measure against diffusers and write docs/performance.md
 	$(BIN)/python -m benchmarks
 
+.PHONY: crash-loop
+crash-loop: env ## kill a run at every iteration and at random moments, resume it, compare: minutes
+	$(BIN)/python -m tools.crash_loop
+
 .PHONY: train
 train: env ## train the embedded model again, from its data on: hours; continues where it stopped
 	$(BIN)/python -m training.data

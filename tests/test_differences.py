@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import diffusers
 import diffusers.modular_pipelines as theirs
 import pytest
 import torch
@@ -316,6 +317,27 @@ def test_a_state_that_is_passed_shares_its_models_with_the_call_and_has_them_cop
         assert (result.model is model) == shared
         assert result.generator is not generator
         assert torch.equal(result.generator.get_state(), generator.get_state())
+
+
+@row("each call has its own copy of schedulers and guiders")
+def test_a_call_steps_a_scheduler_of_its_own_and_the_shared_one_there() -> None:
+    def steps_of(library: ModuleType) -> Any:
+        class SetTimesteps(library.ModularPipelineBlocks):  # type: ignore[name-defined, misc]
+            expected_components = [library.ComponentSpec("scheduler", diffusers.EulerDiscreteScheduler)]
+
+            def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+                components.scheduler.set_timesteps(3)
+                components.touched = True
+                return components, state
+
+        pipe = SetTimesteps().init_pipeline()
+        scheduler = diffusers.EulerDiscreteScheduler()
+        pipe.update_components(scheduler=scheduler)
+        pipe()
+        return len(scheduler.timesteps), hasattr(pipe, "touched")
+
+    assert steps_of(ours) == (1000, False)
+    assert steps_of(theirs) == (3, True)
 
 
 @row("the pipeline turns gradients off")

@@ -1,15 +1,14 @@
-"""When a run is saved, what is kept, what is refused; resuming, resuming again, and branching."""
+"""When a run is saved, what is kept, what is refused; resuming, and resuming again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from loopwright import Checkpoint, InputParam, ModularPipelineBlocks, OutputParam
+from loopwright import Checkpoint, InputParam, ModularPipelineBlocks
 from loopwright.errors import (
     CheckpointError,
     CheckpointMismatchError,
@@ -17,9 +16,9 @@ from loopwright.errors import (
     UnknownInputError,
     UnsavableValueError,
 )
-from loopwright.run import verify_resume
-from tests.blocks.arithmetic import AddOne, Double, Repeat
+from tests.blocks.arithmetic import Repeat
 from tests.run.blocks import Do, counting, nested, pipeline
+from tests.run.checkpoints.blocks import Draw
 from tests.run.checkpoints.storages import Failing, Memory, saved_run
 
 
@@ -206,130 +205,3 @@ def test_a_generator_that_is_given_again_is_compared_as_it_was_at_the_start() ->
     assert pipe.resume(memory, generator=torch.Generator().manual_seed(1)).result().x == state.x
     with pytest.raises(CheckpointMismatchError, match="the run began with generator="):
         pipe.resume(memory, generator=torch.Generator().manual_seed(2))
-
-
-class Draw(ModularPipelineBlocks):
-    inputs = [InputParam("x", required=True), InputParam("generator")]
-    intermediate_outputs = [OutputParam("x")]
-
-    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
-        state.set("x", state.get("x") + torch.rand(1, generator=state.get("generator")).item())
-        return components, state
-
-
-# Branching
-
-
-class AddInput(ModularPipelineBlocks):
-    """Adds what an earlier block made of the input `amount`."""
-
-    inputs = [InputParam("x", required=True), InputParam("encoded", required=True)]
-    intermediate_outputs = [OutputParam("x")]
-
-    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
-        state.set("x", state.get("x") + state.get("encoded"))
-        return components, state
-
-
-class Encode(ModularPipelineBlocks):
-    inputs = [InputParam("amount", default=1)]
-    intermediate_outputs = [OutputParam("encoded")]
-
-    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
-        state.set("encoded", 100 * state.get("amount"))
-        return components, state
-
-
-def encoding(**more: Any) -> Any:
-    return pipeline(encode=Encode, loop=Repeat.from_blocks_dict({"add": AddInput, **more}), end=AddOne)
-
-
-@pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_a_branch_goes_on_with_what_the_loop_had_made_and_with_the_changed_input(at: int) -> None:
-    pipe = encoding()
-    _, memory = saved_run(pipe, x=0, steps=4, amount=1)
-    files, other = dict(memory.files), Memory()
-    state = pipe.branch(memory, at=at, amount=3, checkpoint=Checkpoint(other, keep=None)).result()
-    assert state.x == 100 * at + 300 * (4 - at) + 1
-    assert memory.files == files
-    assert other.iterations == list(range(at + 1, 5))
-    if other.iterations:
-        assert pipe.resume(other).result().x == state.x
-
-
-def test_a_branch_without_changes_is_the_same_run() -> None:
-    pipe = pipeline(noise=Draw, loop=Repeat.from_blocks_dict({"noise": Draw}), end=Draw)
-    state, memory = saved_run(pipe, x=0.0, generator=torch.Generator().manual_seed(1))
-    for at in memory.iterations:
-        assert pipe.branch(memory, at=at).result().x == state.x
-
-
-def test_a_branch_with_another_seed_draws_other_numbers_from_there_on() -> None:
-    pipe = pipeline(noise=Draw, loop=Repeat.from_blocks_dict({"noise": Draw}))
-    _, memory = saved_run(pipe, x=0.0, generator=torch.Generator().manual_seed(1))
-    events = []
-    run = pipe.branch(memory, at=2, generator=torch.Generator().manual_seed(2), callbacks=events.append)
-    branched = run.result().x
-    first, second = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
-    before = sum(torch.rand(1, generator=first).item() for _ in range(3))
-    torch.rand(1, generator=second)
-    assert branched == before + torch.rand(1, generator=second).item()
-    assert [event.index for event in events] == [2]
-
-
-def test_a_branch_is_refused_where_there_is_no_checkpoint_or_the_iterations_would_be_others() -> None:
-    pipe = encoding()
-    _, memory = saved_run(pipe, x=0, steps=4)
-    with pytest.raises(CheckpointError, match="the memory holds no checkpoint after iteration 9; it has 1, 2, 3, 4"):
-        pipe.branch(memory, at=9)
-    with pytest.raises(UnknownInputError):
-        pipe.branch(memory, at=2, colour="red")
-    with pytest.raises(CheckpointMismatchError, match="the run ended before it came to where it was saved"):
-        pipe.branch(memory, at=3, steps=1).result()
-
-
-# Custom loops
-
-
-class Remembers(Repeat):
-    """Keeps in a local variable what moves from one iteration to the next; it is too large for the history."""
-
-    loop_inputs = [*Repeat.loop_inputs, InputParam("x", required=True)]
-    loop_intermediate_outputs = [OutputParam("x")]
-
-    def iterate(self, components: Any, block_state: Any) -> Iterator[dict[str, Any]]:
-        last = block_state.x
-        for i in range(block_state.steps):
-            yield {"i": i}
-            last, block_state.x = block_state.x, block_state.x + last
-
-
-def test_loops_that_resume_bit_for_bit_pass() -> None:
-    verify_resume(counting(), {"x": 1, "steps": 4})
-    verify_resume(nested(), {"x": 1})
-    noise = pipeline(loop=Repeat.from_blocks_dict({"noise": Draw}))
-    verify_resume(noise, {"x": 0.0, "generator": torch.Generator().manual_seed(1)})
-
-
-def test_a_local_variable_that_a_loop_depends_on_is_named() -> None:
-    pipe = pipeline(loop=Remembers.from_blocks_dict({"double": Double}))
-    with pytest.raises(CheckpointMismatchError) as raised:
-        verify_resume(pipe, {"x": torch.arange(20.0), "steps": 4})
-    assert str(raised.value) == (
-        "resumed after iteration 1 of loop `loop`, the run has x=<Tensor of shape (20,)> of other elements after "
-        "iteration 2 of loop `loop`, and it was <Tensor of shape (20,)>; when the run was resumed, `last` in "
-        "`Remembers.iterate` was not as before: what moves from one iteration to the next must be in the block state"
-    )
-
-
-def test_a_loop_that_depends_on_something_else_is_noticed() -> None:
-    calls: list[int] = []
-    pipe = pipeline(
-        loop=Repeat.from_blocks_dict({"do": Do(lambda components, x, i: calls.append(1) or x + len(calls))})
-    )
-    with pytest.raises(CheckpointMismatchError) as raised:
-        verify_resume(pipe, {"x": 0})
-    assert str(raised.value) == (
-        "resumed after iteration 0 of loop `loop`, the run has x=5 after iteration 1 of loop `loop`, and it was 3; "
-        "what it depends on is kept outside the state"
-    )

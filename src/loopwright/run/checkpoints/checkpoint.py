@@ -8,6 +8,7 @@ import os
 import random
 import warnings
 from collections.abc import Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,10 @@ from loopwright.run.driver import Frame, LoopDriver
 from loopwright.run.scope import is_run_scoped
 from loopwright.state import PipelineState, loop_record
 
-__all__ = ["CONFIGURATION", "Checkpoint", "Recorder", "Saved", "classes_of", "read_saved"]
+__all__ = ["Checkpoint", "Recorder", "Saved", "classes_of", "made_with", "read_saved"]
 
 # the configuration of a scheduler or guider is not its state, and is compared by the fingerprint
-CONFIGURATION = ("_internal_dict",)
+_CONFIGURATION = ("_internal_dict",)
 # what makes a view of a pipeline one
 _OF_THE_VIEW = ("_driver", "_interrupt", "_originals")
 
@@ -192,7 +193,7 @@ class Recorder:
                 },
                 "frames": [self._frame(driver, frame, encoder) for frame in driver.frames],
                 "components": {
-                    name: encoder.attributes(component, name, without=CONFIGURATION)
+                    name: encoder.attributes(component, name, without=self._made_with(name, component))
                     for name, component in self._view.components.items()
                     if is_run_scoped(component)
                 },
@@ -204,6 +205,11 @@ class Recorder:
             }
         except RecursionError as error:
             raise UnsavableValueError("a value is nested too deeply to be saved") from error
+
+    def _made_with(self, name: str, component: Any) -> set[str]:
+        """The attributes of a component that are no state: its configuration, and functions that it was given."""
+        own, now = vars(self._pipeline.components[name]), vars(component)
+        return {key for key in made_with(component) if key in _CONFIGURATION or own.get(key) is now[key]}
 
     def _assigned(self) -> dict[str, Any]:
         """What blocks assigned to the run's view of the pipeline, apart from components."""
@@ -241,6 +247,12 @@ class Recorder:
                 self._checkpoint.storage.remove(name)
         # a file that is only referred to is not a checkpoint to go back to
         self._references = {name: references for name, references in self._references.items() if name in needed}
+
+
+def made_with(component: Any) -> set[str]:
+    """The attributes of a component that hold its configuration, or functions."""
+    functions = {name for name, value in vars(component).items() if isinstance(value, FunctionType)}
+    return {*_CONFIGURATION, *functions}
 
 
 def _pairs(encoder: Encoder, values: Mapping[str, Any], path: str = "") -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from loopwright.errors import CheckpointMismatchError, brief
-from loopwright.run.checkpoints.checkpoint import CONFIGURATION, Saved, classes_of
+from loopwright.run.checkpoints.checkpoint import Saved, classes_of, made_with
 from loopwright.run.checkpoints.codec import Decoder, same
 from loopwright.run.checkpoints.history import History
 from loopwright.run.checkpoints.start import Start
@@ -158,7 +158,7 @@ class Replay:
             frame.history = saved.history
         for name, attributes in contents.components.items():
             component = getattr(self._view, name)
-            for attribute in [name for name in vars(component) if name not in CONFIGURATION]:
+            for attribute in vars(component).keys() - made_with(component):
                 delattr(component, attribute)
             vars(component).update(attributes)
         self._view.__dict__.update(contents.attributes)
