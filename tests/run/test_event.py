@@ -204,7 +204,7 @@ def test_freezing_copies_generators_and_shares_models() -> None:
 def test_freezing_names_a_value_that_cannot_be_copied() -> None:
     pipe = pipeline(loop=Repeat.from_blocks_dict({"do": Do(lambda *_, **__: (i for i in ()))}))
     with pipe.stream() as run, pytest.raises(InvalidInputError) as caught:
-        next(iter(run)).freeze()
+        [event.freeze() for event in run]
     assert str(caught.value) == (
         "the value `x` of the run (generator) cannot be copied: cannot pickle 'generator' object"
     )

@@ -32,11 +32,11 @@ def test_the_last_peek_is_the_result() -> None:
 
 
 def test_it_takes_an_output_as_a_call_does() -> None:
-    event = next(iter(counting().stream(x=0)))
-    assert event.peek().x == 2
-    assert event.peek(["x", "steps"]) == {"x": 2, "steps": 3}
-    with pytest.raises(UnknownValueError, match="did you mean `steps`"):
-        event.peek("step")
+    for event in counting().stream(x=0, steps=1):
+        assert event.peek().x == 2
+        assert event.peek(["x", "steps"]) == {"x": 2, "steps": 1}
+        with pytest.raises(UnknownValueError, match="did you mean `steps`"):
+            event.peek("step")
 
 
 def test_the_iterations_of_the_outer_loops_are_finished_but_no_more_begun() -> None:
@@ -185,7 +185,7 @@ def test_a_loop_that_a_block_calls_by_itself_cannot_be_peeked_out_of() -> None:
     loop = Repeat.from_blocks_dict({"add": AddOne})
     for held in (loop, SequentialPipelineBlocks.from_blocks_dict({"loop": loop})):
         with pipeline(leaf=HoldsLoop(held)).stream(x=0) as run, pytest.raises(RunStateError) as caught:
-            next(iter(run)).peek()
+            [event.peek() for event in run]
         assert str(caught.value) == (
             f"`peek` cannot tell what follows loop `leaf.{'Repeat' if held is loop else 'loop'}`: a block calls it by "
             f"itself, and it is not among the blocks of the pipeline"
@@ -195,7 +195,7 @@ def test_a_loop_that_a_block_calls_by_itself_cannot_be_peeked_out_of() -> None:
 def test_a_value_that_cannot_be_copied_is_named() -> None:
     pipe = pipeline(loop=Repeat.from_blocks_dict({"do": Do(lambda *_, **__: (i for i in ()))}))
     with pipe.stream() as run, pytest.raises(InvalidInputError, match="the value `x` of the run"):
-        next(iter(run)).peek()
+        [event.peek() for event in run]
 
 
 def test_a_loop_that_follows_is_run_in_the_peek() -> None:

@@ -75,7 +75,18 @@ def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
 
 def needs_exclusive(components: Iterable[Any]) -> bool:
     """Whether a run with these components has to have some of them for itself at times."""
-    return any(map(_is_exclusive, components))
+    for component in components:
+        cls: Any = type(component)
+        if not _is_free(cls) and _is_exclusive(component):
+            return True
+    return False
+
+
+@lru_cache(maxsize=1024)
+def _is_free(cls: Any) -> bool:
+    """Whether no object of a class ever is for one run at a time; asked at each call of a pipeline."""
+    compiled = cls.__name__ == "OptimizedModule"
+    return not (compiled or issubclass(cls, (BaseGuidance, CacheMixin)) or _methods_of(cls))
 
 
 def _is_exclusive(component: Any) -> bool:

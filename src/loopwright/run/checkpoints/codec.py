@@ -376,22 +376,15 @@ class Decoder:
             raise CheckpointDamagedError(f"the checkpoint holds a value that cannot be read: {error!r}") from error
         return value
 
-    def set_attributes(self, value: Any, written: Any, keep: Iterable[str] = ()) -> None:
-        """Give an object the attributes that were written, and no others but those to keep."""
-        kept = set(keep)
-        for name in [name for name in _attributes(value) if name not in kept]:
-            object.__delattr__(value, name)
-        for name, item in written:
-            # past a frozen dataclass's guard
-            object.__setattr__(value, name, self.decode(item))
-
     def _container(self, kind: type, written: dict[str, Any]) -> Any:
         number, items = written["number"], written["items"]
         if issubclass(kind, dict):
             mapping: Any = {} if kind is FrozenDict else kind()
             self._seen[number] = mapping
-            for key, item in items:
-                mapping[self.decode(key)] = self.decode(item)
+            for written_key, item in items:
+                # in this order, in which an assignment would not evaluate them
+                key = self.decode(written_key)
+                mapping[key] = self.decode(item)
             if kind is FrozenDict:
                 mapping = self._seen[number] = FrozenDict(mapping)
             return mapping
@@ -407,7 +400,9 @@ class Decoder:
     def _made_of_attributes(self, written: dict[str, Any]) -> Any:
         cls: Any = self._class(written["class"])
         value = self._seen[written["number"]] = cls.__new__(cls)
-        self.set_attributes(value, written["attributes"])
+        for name, item in written["attributes"]:
+            # past a frozen dataclass's guard
+            object.__setattr__(value, name, self.decode(item))
         return value
 
     def _class(self, key: str) -> type:
