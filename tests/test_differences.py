@@ -51,8 +51,11 @@ def log() -> Iterator[list[str]]:
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("diffusers")
     handlers, logger.handlers = logger.handlers, [handler]
+    level = logger.level
+    logger.setLevel(logging.WARNING)
     yield messages
     logger.handlers = handlers
+    logger.setLevel(level)
 
 
 pytestmark = pytest.mark.usefixtures("log")

@@ -32,9 +32,10 @@ def test_strength_1_forgets_the_image(pipe: Any, picture: Image.Image, seeded: A
 
 
 def test_the_last_steps_are_taken(pipe: Any, picture: Image.Image, seeded: Any) -> None:
-    state = pipe(prompt="dog", image=picture, strength=0.5, num_inference_steps=4, generator=seeded(1))
+    run = pipe.start(prompt="dog", image=picture, strength=0.5, num_inference_steps=4, generator=seeded(1))
+    state = run.result()
     assert state.num_inference_steps == 2
-    assert torch.equal(state.timesteps, pipe.scheduler.timesteps[2:])
+    assert torch.equal(state.timesteps, run.components.scheduler.timesteps[2:])
 
 
 def test_a_stronger_change_goes_farther_from_the_image(pipe: Any, picture: Image.Image, seeded: Any) -> None:

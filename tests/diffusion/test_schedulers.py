@@ -162,7 +162,8 @@ def test_the_noise_level_is_that_of_the_scheduler_itself(
     ).init_pipeline()
     pipe.update_components(scheduler=scheduler, transformer=Gaussian())
     clean, noise = torch.randn(2, 1, 8, 16, 16, generator=seeded(0)).unbind()
-    timesteps = pipe(noise=noise, num_inference_steps=10, strength=strength, output="timesteps")
+    run = pipe.start(noise=noise, num_inference_steps=10, strength=strength, output="timesteps")
+    timesteps, scheduler = run.result(), run.components.scheduler
     mixed = noise_level(scheduler, timesteps).mix(clean, noise)
     if hasattr(scheduler, "scale_noise"):
         expected = scheduler.scale_noise(clean, timesteps[:1], noise)

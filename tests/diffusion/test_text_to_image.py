@@ -146,4 +146,4 @@ def test_half_precision_draws_the_same_noise(pipe: Any, seeded: Any) -> None:
     half, full = (one(prompt="dog", num_inference_steps=1, generator=seeded(1)) for one in (half_pipe, pipe))
     assert half_pipe.transformer.dtype == torch.bfloat16
     assert torch.equal(full.noise, half.noise)
-    torch.testing.assert_close(half.latents, full.latents, rtol=0, atol=0.2)
+    assert (half.latents - full.latents).abs().mean() < 0.05

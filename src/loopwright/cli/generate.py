@@ -13,6 +13,7 @@ import typer
 from loopwright.errors import InvalidInputError, did_you_mean
 
 from .arguments import check_at_least, check_strength, chosen_seed, numbered, open_image, writable_path
+from .interruption import interruptible
 
 if TYPE_CHECKING:
     from loopwright.diffusion.metadata import ImageMetadata
@@ -78,17 +79,19 @@ def generate(
 
     pipeline = _pipeline(folder, morphing=False)
     _note_unknown_words(pipeline.tokenizer, [prompt])
-    result = pipeline(
-        prompt=prompt,
-        negative_prompt=negative,
-        num_images_per_prompt=number,
-        num_inference_steps=steps,
-        generator=_generators(seeds),
-        guidance_scale=guidance,
-        height=height,
-        width=width,
-        **inputs,
-    )
+    with interruptible() as check:
+        result = pipeline(
+            prompt=prompt,
+            negative_prompt=negative,
+            num_images_per_prompt=number,
+            num_inference_steps=steps,
+            generator=_generators(seeds),
+            guidance_scale=guidance,
+            height=height,
+            width=width,
+            callbacks=check,
+            **inputs,
+        )
     from loopwright.diffusion.metadata import save_image
 
     metadata = _metadata(pipeline, folder, prompt, result.images[0], result)
@@ -127,16 +130,18 @@ def morph(
 
     pipeline = _pipeline(folder, morphing=True)
     _note_unknown_words(pipeline.tokenizer, prompts)
-    result = pipeline(
-        prompt=prompts,
-        negative_prompt=negative,
-        num_frames=frames,
-        num_inference_steps=steps,
-        generator=_generators([used]),
-        guidance_scale=guidance,
-        height=height,
-        width=width,
-    )
+    with interruptible() as check:
+        result = pipeline(
+            prompt=prompts,
+            negative_prompt=negative,
+            num_frames=frames,
+            num_inference_steps=steps,
+            generator=_generators([used]),
+            guidance_scale=guidance,
+            height=height,
+            width=width,
+            callbacks=check,
+        )
     from loopwright.diffusion.metadata import save_animation
 
     pictures = result.frames

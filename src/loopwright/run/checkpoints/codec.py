@@ -10,6 +10,7 @@ import base64
 import dataclasses
 import enum
 import math
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
@@ -22,7 +23,6 @@ from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer
 from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.hooks import LayerSkipConfig
 from diffusers.hooks.smoothed_energy_guidance_utils import SmoothedEnergyGuidanceConfig
-from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from PIL import Image
 
@@ -127,6 +127,12 @@ def _attributes(value: Any) -> dict[str, Any]:
             if not name.startswith("__") and hasattr(value, name):
                 found[name] = getattr(value, name)
     return found
+
+
+def _brownian_sampler() -> type | None:
+    """The class of the noise of SDE samplers, if it is in use: its module needs `torchsde`, which not everybody has."""
+    module = sys.modules.get("diffusers.schedulers.scheduling_dpmsolver_sde")
+    return None if module is None else module.BrownianTreeNoiseSampler
 
 
 class Encoder:
@@ -239,7 +245,7 @@ class Encoder:
             }
         if isinstance(value, PurePath):
             return {"$": "path", "value": str(value)}
-        if kind is BrownianTreeNoiseSampler:
+        if kind is _brownian_sampler():
             return {"$": "brownian tree", **self._brownian(value, path)}
         if kind in self._classes:
             key = self._classes[kind]
@@ -294,7 +300,7 @@ class Encoder:
         }
 
     def _brownian(self, value: Any, path: str) -> dict[str, Any]:
-        if value.transform is not BrownianTreeNoiseSampler.__init__.__defaults__[-1]:
+        if value.transform is not type(value).__init__.__defaults__[-1]:
             raise UnsavableValueError(
                 f"`{path}` is a BrownianTreeNoiseSampler with a `transform`, which cannot be saved"
             )
@@ -489,4 +495,6 @@ class Decoder:
         if written["sign"] < 0:
             start, end = end, start
         seeds = written["seeds"]
+        from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
+
         return BrownianTreeNoiseSampler(sample, start, end, seeds if written["batched"] else seeds[0])
