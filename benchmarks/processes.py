@@ -41,7 +41,8 @@ def generate(repetitions: int, model: Path) -> list[Result]:
         folder = Path(name)
         ours = loopwright("generate", PROMPT, "-o", "ours.png", "--model", str(model), "--no-show")
         ours += ["--steps", str(STEPS), "--guidance", str(GUIDANCE), "--seed", str(SEED)]
-        theirs = python("import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')", str(script))
+        run = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+        theirs = python(run, str(script))
         theirs += [str(model), PROMPT, str(SEED), "theirs.png"]
         times = in_turns(
             lambda: run_process(ours, folder), lambda: run_process(theirs, folder), calls=1, repetitions=repetitions
