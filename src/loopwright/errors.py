@@ -58,6 +58,7 @@ __all__ = [
     "UnknownValueError",
     "UnsavableValueError",
     "brief",
+    "close_location",
     "did_you_mean",
     "kind_of",
     "locate",
@@ -315,6 +316,13 @@ def locate(
     if index is not None:
         location.add_iteration(index, variables or {})
     location.annotate(error)
+
+
+def close_location(error: BaseException) -> None:
+    """Record on `error` that it has left its pipeline."""
+    location = getattr(error, "loopwright", None)
+    if isinstance(location, BlockLocation):
+        location.closed = True
 
 
 def brief(value: Any) -> str:

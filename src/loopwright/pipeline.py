@@ -24,7 +24,6 @@ from loopwright.blocks.facts import cached
 from loopwright.blocks.sub_blocks import as_block, from_diffusers
 from loopwright.check import CALL_OPTIONS, raise_errors
 from loopwright.errors import (
-    BlockLocation,
     CheckpointError,
     CheckpointMismatchError,
     ComponentLoadError,
@@ -36,6 +35,7 @@ from loopwright.errors import (
     UnknownInputError,
     UnknownValueError,
     brief,
+    close_location,
     did_you_mean,
     kind_of,
 )
@@ -336,6 +336,7 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
             callbacks: called after each iteration of a loop: one or several callables that take the event, or that take
                 `pipe, i, t, callback_kwargs`; or a dict with `on_event`, `callback_on_step_end` and
                 `callback_on_step_end_tensor_inputs`. See `loopwright.run.Callbacks`.
+            checkpoint: where and how often the run is saved, a `Checkpoint`; `resume` goes on from there.
             timeout: seconds that the run may take.
             progress: False hides progress bars, True shows them, None leaves it to the blocks.
             **kwargs: the inputs of the blocks.
@@ -358,9 +359,7 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
                 run_state = Execution(self, run_state, options).run()
             return self._returned(run_state, output)
         except Exception as error:
-            location = getattr(error, "loopwright", None)
-            if isinstance(location, BlockLocation):
-                location.closed = True
+            close_location(error)
             raise
 
     def start(self, state: PipelineState | None = None, **kwargs: Any) -> Run:

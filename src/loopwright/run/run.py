@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from loopwright.errors import BlockLocation, RunCancelledError, RunStateError
+from loopwright.errors import RunCancelledError, RunStateError, close_location
 from loopwright.run.checkpoints import Checkpoint
 from loopwright.run.control import Cancelled
 from loopwright.run.event import Event
@@ -38,7 +38,7 @@ class Run:
 
     def __init__(self, execution: Execution, held: bool = False) -> None:
         self._execution = execution
-        self._task = _Task(execution, held)
+        self._task = _Task(execution)
         self._finalizer = weakref.finalize(self, execution.control.cancel)
         self._finalizer.atexit = False
         if not held:
@@ -149,7 +149,7 @@ class Run:
 class _Task:
     """What the thread of a run does. It knows nothing of the `Run`, so that a run that nobody holds is noticed."""
 
-    def __init__(self, execution: Execution, held: bool) -> None:
+    def __init__(self, execution: Execution) -> None:
         self._execution = execution
         self._modes: ThreadModes | None = ThreadModes()
         self._result: Any = None
@@ -179,9 +179,7 @@ class _Task:
         except Cancelled:
             self.status = "cancelled"
         except BaseException as error:
-            location = getattr(error, "loopwright", None)
-            if isinstance(location, BlockLocation):
-                location.closed = True
+            close_location(error)
             self._error = error
             self.status = "failed"
         finally:
