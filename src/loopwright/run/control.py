@@ -181,11 +181,6 @@ class Control:
         if not errand.done:
             raise RunStateError("the run ended before it came to the end of an iteration")
 
-    def listen(self) -> None:
-        """From here on the run waits at each event."""
-        with self._changed:
-            self._listening = True
-
     def let_go(self, unless_wanted: bool = False) -> None:
         """Nobody listens any more; the run goes on by itself.
 

@@ -126,10 +126,8 @@ class Run:
         self._task.raise_failure()
 
     def _next(self) -> Event | None:
-        control = self._execution.control
-        control.listen()
         self._task.start()
-        event: Event | None = control.take()
+        event: Event | None = self._execution.control.take()
         return event
 
     def __enter__(self) -> Self:
