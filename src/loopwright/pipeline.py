@@ -13,37 +13,27 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.utils import PushToHubMixin
 
 from loopwright.blocks import (
-    ConditionalPipelineBlocks,
     LoopSequentialPipelineBlocks,
     ModularPipelineBlocks,
-    SequentialPipelineBlocks,
     walk,
 )
 from loopwright.blocks.composite import run_whole
-from loopwright.blocks.facts import cached
 from loopwright.blocks.sub_blocks import as_block, from_diffusers
 from loopwright.check import CALL_OPTIONS, raise_errors
 from loopwright.errors import (
-    CheckpointError,
-    CheckpointMismatchError,
     ComponentLoadError,
     DefinitionError,
-    InvalidInputError,
-    MissingInputError,
     OutputNotSetError,
     UnknownComponentError,
-    UnknownInputError,
-    UnknownValueError,
-    brief,
     close_location,
     did_you_mean,
     kind_of,
 )
-from loopwright.params import InputParam
 from loopwright.run import Event, Execution, Run, RunOptions, is_run_scoped
 from loopwright.run.asynchronous import events_of, result_of
-from loopwright.run.checkpoints import Checkpoint, compare, fingerprint, read_saved, same, saved_start
 from loopwright.run.exclusive import needs_exclusive
+from loopwright.run.request import check_output, start_state
+from loopwright.run.resuming import branched, resumed
 from loopwright.specs import ComponentSpec, ConfigSpec
 from loopwright.state import PipelineState
 
@@ -347,9 +337,9 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
             UnknownValueError: `output` names a value that no block makes. The blocks did not run.
             RunTimeoutError: the run took longer than `timeout`.
         """
-        run_state = self._start_state(state, kwargs)
+        run_state = start_state(self, state, kwargs)
         if output is not None:
-            self._check_output(output, run_state)
+            check_output(self, output, run_state)
         try:
             if callbacks is checkpoint is timeout is progress is None and not self._needs_exclusive():
                 with torch.no_grad():
@@ -414,17 +404,8 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
             CheckpointMismatchError: this is not the pipeline that the run was saved in, or an input is not the one that
                 it began with; the message says what differs.
         """
-        given = Checkpoint(path, classes=classes)
-        saved = read_saved(given.storage, fall_back=fall_back)
-        compare(saved.body["fingerprint"], fingerprint(self))
-        self._compare_inputs(saved_start(saved, self, classes), inputs)
-        settings = saved.body["settings"]
-        checkpoint = Checkpoint(given.storage, settings["every"], settings["keep"], settings["strict"], classes)
-        options = RunOptions.read(output, callbacks, checkpoint, timeout, progress)
-        execution = Execution.resumed(self, saved, options, classes)
-        if output is not None:
-            self._check_output(output, execution.driver.state)
-        return Run(execution)
+        options = {"output": output, "callbacks": callbacks, "timeout": timeout, "progress": progress}
+        return Run(resumed(self, path, inputs, classes, fall_back, **options))
 
     def branch(
         self,
@@ -459,46 +440,15 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
                 iterations of its loops.
             UnknownInputError: an input that no block has.
         """
-        saved = read_saved(Checkpoint(path).storage, at=at)
-        compare(saved.body["fingerprint"], fingerprint(self))
-        start = saved_start(saved, self, classes)
-        if start is None:
-            raise CheckpointError(f"{path} does not hold the inputs of its run, as one of them could not be saved")
-        options = RunOptions.read(output, callbacks, checkpoint, timeout, progress)
-        changed = {name for kind in changes.keys() & start.kwargs_mapping.keys() for name in changes[kind]}
-        changed.update(changes)
-        state = self._start_state(start, dict(changes))
-        if output is not None:
-            self._check_output(output, state)
-        return Run(Execution.branched(self, saved, state, frozenset(changed), options, classes))
-
-    def _compare_inputs(self, start: PipelineState | None, inputs: dict[str, Any]) -> None:
-        """Check that inputs are those with which a saved run began.
-
-        Raises:
-            UnknownInputError: an input that no block has.
-            CheckpointMismatchError: one is another.
-        """
-        if start is None:
-            for name in inputs:
-                raise CheckpointError(f"the run was saved without its inputs, so `{name}` cannot be compared with them")
-            return
-        self._start_state(start, dict(inputs))
-        groups = start.kwargs_mapping
-        for name, value in inputs.items():
-            before = {key: start.values[key] for key in groups[name]} if name in groups else start.values.get(name)
-            if not same(before, value):
-                raise CheckpointMismatchError(
-                    f"the run began with {name}={brief(before)}, not with {brief(value)}; leave the inputs out to go "
-                    f"on with it, or go another way from it with `pipe.branch(...)`"
-                )
+        options = {"output": output, "callbacks": callbacks, "timeout": timeout, "progress": progress}
+        return Run(branched(self, path, at, changes, classes, checkpoint=checkpoint, **options))
 
     def _execution(self, state: PipelineState | None, kwargs: dict[str, Any], held: bool) -> Execution:
         options = {name: kwargs.pop(name) for name in CALL_OPTIONS & kwargs.keys()}
         read = RunOptions.read(**options)
-        run_state = self._start_state(state, kwargs)
+        run_state = start_state(self, state, kwargs)
         if read.output is not None:
-            self._check_output(read.output, run_state)
+            check_output(self, read.output, run_state)
         return Execution(self, run_state, read, held)
 
     def _returned(self, state: PipelineState, output: Any) -> Any:
@@ -538,144 +488,12 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
     def _loop_paths(self) -> list[str]:
         return [path for path, block in walk(self._blocks) if isinstance(block, LoopSequentialPipelineBlocks)]
 
-    def _start_state(self, state: PipelineState | None, inputs: dict[str, Any]) -> PipelineState:
-        """The state that the blocks start with: what was passed in, the inputs of the call, and defaults.
-
-        The inputs are taken out of their dict.
-        """
-        if state is None:
-            run_state = PipelineState()
-        elif isinstance(state, PipelineState):
-            run_state = state.fork()
-        else:
-            raise InvalidInputError(
-                f"`state`, the first argument of a call, is {kind_of(state)}; it must be a `PipelineState`. Inputs are "
-                f"given by name: `pipe({next(iter(self._blocks.input_names), 'prompt')}=...)`"
-            )
-        values = run_state.values
-        declared, needs = cached(self._blocks, "call", _call_facts)
-        defaults = []
-        for name, default, kwargs_type in declared:
-            if name in inputs:
-                value = inputs.pop(name)
-                if kwargs_type is None:
-                    values[name] = value
-                else:
-                    run_state.set(name, value, kwargs_type)
-            elif kwargs_type is not None and kwargs_type in inputs:
-                self._set_group(run_state, kwargs_type, inputs.pop(kwargs_type))
-            elif name is not None and name not in values:
-                defaults.append((name, default, kwargs_type))
-        if inputs:
-            raise UnknownInputError(self._unknown_input(next(iter(inputs))))
-        for name, path in needs:
-            if values.get(name) is None:
-                raise MissingInputError(name, [key for key, value in values.items() if value is not None], path)
-        for name, default, kwargs_type in defaults:
-            if name in values:
-                continue
-            if kwargs_type is None:
-                values[name] = default
-            else:
-                run_state.set(name, default, kwargs_type)
-        return run_state
-
-    def _set_group(self, state: PipelineState, kwargs_type: str, group: Any) -> None:
-        if not isinstance(group, dict):
-            raise InvalidInputError(
-                f"input `{kwargs_type}` is {kind_of(group)}; it must be a dict of the group's values by name"
-            )
-        for name, value in group.items():
-            state.set(name, value, kwargs_type)
-
-    def _unknown_input(self, name: str) -> str:
-        declared, _ = cached(self._blocks, "call", _call_facts)
-        names = [known for known, _, _ in declared if known is not None]
-        groups = [kwargs_type for known, _, kwargs_type in declared if known is None]
-        message = f"unknown input `{name}`{did_you_mean(name, [*names, *groups, 'output', 'state'])}"
-        if name in self._component_specs or name in self._config_specs:
-            kind = "component" if name in self._component_specs else "configuration value"
-            message = f"unknown input `{name}`: it is a {kind}; set it with `pipe.update_components({name}=...)`"
-        elif groups:
-            message += f"; if it belongs to a group, pass it as `{groups[0]}={{{name!r}: ...}}`"
-        elif name.startswith("callback_on_step_end"):
-            message = f"unknown input `{name}`: pass it as `callbacks={{{name!r}: ...}}`"
-        elif name in self._blocks._get_trigger_inputs():
-            message = f'unknown input `{name}`: it chooses blocks, and none declares it; add `InputParam("{name}")`'
-        taken = ", ".join(f"`{known}`" for known in [*names, *groups])
-        return f"{message}; this pipeline takes {taken or 'no inputs'}"
-
-    def _check_output(self, output: Any, state: PipelineState) -> None:
-        if not isinstance(output, (str, list, tuple)) or not all(isinstance(name, str) for name in output):
-            raise InvalidInputError(f"`output` is {output!r}; it must be the name of a value, or a list of names")
-        known = cached(self._blocks, "declared names", _declared_names)
-        for name in [output] if isinstance(output, str) else output:
-            if name not in known and name not in state.values:
-                raise UnknownValueError(name, [*known, *state.values], holder="the result of this pipeline")
-
     def _check_leaf(self, state: Any) -> None:
         """A pipeline of a single leaf has no composite that looks whether it set its outputs."""
         if isinstance(state, PipelineState):
             for name in self._blocks.certain_outputs:
                 if name not in state.values:
                     raise OutputNotSetError(self._blocks._unset_message(name))
-
-
-def _call_facts(
-    blocks: ModularPipelineBlocks,
-) -> tuple[list[tuple[str | None, Any, str | None]], tuple[tuple[str, str], ...]]:
-    """Name, default and group of each input of a call; and the inputs without which it must fail."""
-    return [(param.name, param.default, param.kwargs_type) for param in blocks.inputs], _needs(blocks)
-
-
-def _declared_names(blocks: ModularPipelineBlocks) -> frozenset[str]:
-    """All names that blocks of the tree read or write."""
-    names: set[str] = set()
-    for _, block in walk(blocks):
-        names.update(block.input_names)
-        names.update(block.output_names)
-        names.update(block.intermediate_output_names)
-    return frozenset(names)
-
-
-def _needs(blocks: ModularPipelineBlocks) -> tuple[tuple[str, str], ...]:
-    """Inputs without which a call must fail, each with the path of the first block that requires it.
-
-    An input counts whose first reader requires it: an earlier one may have set it. The readers in a loop count as one,
-    as a loop takes its values before its blocks run. What an earlier block may write is left out, even if that block
-    may be skipped; and so is what only a branch requires.
-    """
-    taken = set(blocks.input_names)
-    settled: set[str] = set()
-    found: dict[str, str] = {}
-
-    def read(params: list[InputParam], path: str) -> None:
-        for param in params:
-            if param.name is None or param.name in settled or param.name not in taken:
-                continue
-            if param.required:
-                found.setdefault(param.name, path)
-            elif param.default is not None or param.defaults_by_block:
-                settled.add(param.name)
-
-    def visit(block: ModularPipelineBlocks, path: str, in_loop: bool = False) -> None:
-        is_loop = isinstance(block, LoopSequentialPipelineBlocks)
-        if isinstance(block, LoopSequentialPipelineBlocks):
-            read(block.loop_inputs, path)
-        plain = type(block).__call__ is SequentialPipelineBlocks.__call__
-        if plain or is_loop:
-            for name, child in block.sub_blocks.items():
-                visit(child, f"{path}.{name}" if path else name, in_loop or is_loop)
-        elif isinstance(block, ConditionalPipelineBlocks):
-            settled.update(param.name for param in block.inputs if param.name is not None)
-        else:
-            read(block.inputs, path)
-        settled.update(block.intermediate_output_names)
-        if not in_loop:
-            settled.update(block.input_names)
-
-    visit(blocks, "")
-    return tuple(found.items())
 
 
 def _require_component(name: str, given: Any, spec: ComponentSpec) -> None:

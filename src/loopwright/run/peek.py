@@ -17,6 +17,7 @@ from loopwright.run.driver import Frame, LoopDriver
 from loopwright.run.exclusive import Exclusive
 from loopwright.run.forks import fork_block_state, fork_state
 from loopwright.run.modes import ThreadModes
+from loopwright.run.request import check_output
 from loopwright.state import BlockState, PipelineState
 
 __all__ = ["Moment"]
@@ -45,7 +46,7 @@ class Moment:
         """
         self._require_here()
         if output is not None:
-            self._pipeline._check_output(output, self._driver.state)
+            check_output(self._pipeline, output, self._driver.state)
         fork = _Fork(self._pipeline, self._view, self._driver)
         self._require_here()
         self._modes.call(fork.finish)

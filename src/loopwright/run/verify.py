@@ -15,6 +15,7 @@ from loopwright.errors import CheckpointMismatchError, brief
 from loopwright.run.checkpoints import Checkpoint, read_saved, same
 from loopwright.run.execution import Execution
 from loopwright.run.options import Callbacks, RunOptions
+from loopwright.run.request import start_state
 from loopwright.state import PipelineState, fork_value
 
 __all__ = ["verify_resume"]
@@ -55,7 +56,7 @@ def verify_resume(pipe: Any, inputs: Mapping[str, Any], classes: Sequence[type] 
     """
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(folder, keep=None, classes=classes)
-        state = pipe._start_state(PipelineState(), dict(PipelineState(dict(inputs)).fork().values))
+        state = start_state(pipe, PipelineState(), dict(PipelineState(dict(inputs)).fork().values))
         whole = _Watched(Execution(pipe, state, RunOptions(checkpoint=checkpoint)))
         values = whole.run()
         for iteration in sorted(whole.moments):

@@ -1,0 +1,71 @@
+"""Going on with a saved run, and going another way from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from loopwright.errors import CheckpointError, CheckpointMismatchError, brief
+from loopwright.run.checkpoints import Checkpoint, compare, fingerprint, read_saved, same, saved_start
+from loopwright.run.execution import Execution
+from loopwright.run.options import RunOptions
+from loopwright.run.request import check_output, start_state
+from loopwright.state import PipelineState
+
+__all__ = ["branched", "resumed"]
+
+
+def resumed(
+    pipeline: Any, path: Any, inputs: dict[str, Any], classes: Sequence[type], fall_back: bool, **options: Any
+) -> Execution:
+    """The execution that goes on with a saved run; see `ModularPipeline.resume`."""
+    given = Checkpoint(path, classes=classes)
+    saved = read_saved(given.storage, fall_back=fall_back)
+    compare(saved.body["fingerprint"], fingerprint(pipeline))
+    _compare_inputs(pipeline, saved_start(saved, pipeline, classes), inputs)
+    settings = saved.body["settings"]
+    checkpoint = Checkpoint(given.storage, settings["every"], settings["keep"], settings["strict"], classes)
+    execution = Execution.resumed(pipeline, saved, RunOptions.read(checkpoint=checkpoint, **options), classes)
+    if execution.options.output is not None:
+        check_output(pipeline, execution.options.output, execution.driver.state)
+    return execution
+
+
+def branched(
+    pipeline: Any, path: Any, at: int, changes: dict[str, Any], classes: Sequence[type], **options: Any
+) -> Execution:
+    """The execution that goes another way from a saved run; see `ModularPipeline.branch`."""
+    saved = read_saved(Checkpoint(path).storage, at=at)
+    compare(saved.body["fingerprint"], fingerprint(pipeline))
+    start = saved_start(saved, pipeline, classes)
+    if start is None:
+        raise CheckpointError(f"{path} does not hold the inputs of its run, as one of them could not be saved")
+    read = RunOptions.read(**options)
+    changed = {name for kind in changes.keys() & start.kwargs_mapping.keys() for name in changes[kind]}
+    changed.update(changes)
+    state = start_state(pipeline, start, dict(changes))
+    if read.output is not None:
+        check_output(pipeline, read.output, state)
+    return Execution.branched(pipeline, saved, state, frozenset(changed), read, classes)
+
+
+def _compare_inputs(pipeline: Any, start: PipelineState | None, inputs: dict[str, Any]) -> None:
+    """Check that inputs are those with which a saved run began.
+
+    Raises:
+        UnknownInputError: an input that no block has.
+        CheckpointMismatchError: one is another.
+    """
+    if start is None:
+        for name in inputs:
+            raise CheckpointError(f"the run was saved without its inputs, so `{name}` cannot be compared with them")
+        return
+    start_state(pipeline, start, dict(inputs))
+    groups = start.kwargs_mapping
+    for name, value in inputs.items():
+        before = {key: start.values[key] for key in groups[name]} if name in groups else start.values.get(name)
+        if not same(before, value):
+            raise CheckpointMismatchError(
+                f"the run began with {name}={brief(before)}, not with {brief(value)}; leave the inputs out to go "
+                f"on with it, or go another way from it with `pipe.branch(...)`"
+            )
