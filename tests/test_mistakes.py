@@ -1140,8 +1140,8 @@ MISTAKES = [
         lambda: work()(state=_with_a_generator()),
         InvalidInputError,
         ValueError,
-        "the value `rest` of the state that was passed in cannot be copied: cannot pickle 'generator' object; remove "
-        "it from the state, or pass it as an input of the call",
+        "the value `rest` (generator) cannot be copied: cannot pickle 'generator' object; remove it from the state "
+        "that is passed in, or pass it as an input of the call",
     ),
     Mistake(
         "an output is misspelt",

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from loopwright.errors import InvalidInputError, UnknownValueError
 
-__all__ = ["BlockState", "LoopRecord", "PipelineState", "fork_value", "loop_record"]
+__all__ = [
+    "BlockState",
+    "LoopRecord",
+    "PipelineState",
+    "fork_block_state",
+    "fork_value",
+    "fork_values",
+    "loop_record",
+]
 
 
 class _Unset:
@@ -104,25 +112,19 @@ class PipelineState:
         """`values` and `kwargs_mapping` as a dict of two entries."""
         return {"values": self.values, "kwargs_mapping": self.kwargs_mapping}
 
-    def fork(self) -> PipelineState:
+    def fork(self, memo: dict[int, Any] | None = None) -> PipelineState:
         """A lenient state of its own: tensors, generators and containers are copied, modules are shared.
 
         Names that share a tensor share its copy.
 
+        Args:
+            memo: copies by the `id` of their original, as for `copy.deepcopy`.
+
         Raises:
             InvalidInputError: a value cannot be copied; the message names it.
         """
-        memo: dict[int, Any] = {}
-        values = {}
-        for name, value in self.values.items():
-            try:
-                values[name] = fork_value(value, memo)
-            except Exception as error:
-                raise InvalidInputError(
-                    f"the value `{name}` of the state that was passed in cannot be copied: {error}; remove it from the "
-                    f"state, or pass it as an input of the call"
-                ) from error
-        return PipelineState(values, {kind: list(names) for kind, names in self.kwargs_mapping.items()})
+        groups = {kind: list(names) for kind, names in self.kwargs_mapping.items()}
+        return PipelineState(fork_values(self.values, {} if memo is None else memo), groups)
 
     def __getattr__(self, name: str) -> Any:
         values = self.__dict__.get("values")
@@ -264,6 +266,34 @@ def fork_value(value: Any, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(value, memo)
     memo[id(value)] = forked
     return forked
+
+
+def fork_values(values: Mapping[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
+    """Copies of values by name, as `fork_value` makes them.
+
+    Raises:
+        InvalidInputError: a value cannot be copied; the message names it.
+    """
+    forked = {}
+    for name, value in values.items():
+        try:
+            forked[name] = fork_value(value, memo)
+        except Exception as error:
+            kind = type(value).__name__
+            raise InvalidInputError(f"the value `{name}` ({kind}) cannot be copied: {error}") from error
+    return forked
+
+
+def fork_block_state(state: BlockState, memo: dict[int, Any]) -> BlockState:
+    """A `BlockState` with copies of the values, in the same iteration."""
+    fork = BlockState()
+    fork.__dict__.update(fork_values(state.__dict__, memo))
+    if state._loop is not None:
+        loop = loop_record(fork)
+        loop.groups = {kind: list(names) for kind, names in state._loop.groups.items()}
+        loop.iteration = state._loop.iteration
+        loop.variables, loop.outer_variables = state._loop.variables, state._loop.outer_variables
+    return fork
 
 
 def _fill(container: list[Any] | set[Any], items: Iterable[Any]) -> None:

@@ -205,9 +205,7 @@ def test_freezing_names_a_value_that_cannot_be_copied() -> None:
     pipe = pipeline(loop=Repeat.from_blocks_dict({"do": Do(lambda *_, **__: (i for i in ()))}))
     with pipe.stream() as run, pytest.raises(InvalidInputError) as caught:
         [event.freeze() for event in run]
-    assert str(caught.value) == (
-        "the value `x` of the run (generator) cannot be copied: cannot pickle 'generator' object"
-    )
+    assert str(caught.value) == "the value `x` (generator) cannot be copied: cannot pickle 'generator' object"
 
 
 def test_a_wrapper_may_share_the_pipelines_own_state_with_its_blocks() -> None:

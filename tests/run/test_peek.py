@@ -194,7 +194,7 @@ def test_a_loop_that_a_block_calls_by_itself_cannot_be_peeked_out_of() -> None:
 
 def test_a_value_that_cannot_be_copied_is_named() -> None:
     pipe = pipeline(loop=Repeat.from_blocks_dict({"do": Do(lambda *_, **__: (i for i in ()))}))
-    with pipe.stream() as run, pytest.raises(InvalidInputError, match="the value `x` of the run"):
+    with pipe.stream() as run, pytest.raises(InvalidInputError, match="the value `x`"):
         [event.peek() for event in run]
 
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from loopwright.run.forks import fork_state, fork_values
-from loopwright.state import PipelineState
+from loopwright.state import PipelineState, fork_values
 
 __all__ = ["Event"]
 
@@ -49,7 +48,7 @@ class Event:
             InvalidInputError: a value cannot be copied.
         """
         memo: dict[int, Any] = {}
-        state = fork_state(self.state, memo)
+        state = self.state.fork(memo)
         state._strict = True
         return replace(self, state=state, loop_kwargs=fork_values(self.loop_kwargs, memo))
 

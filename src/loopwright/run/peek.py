@@ -15,10 +15,9 @@ from loopwright.blocks import ConditionalPipelineBlocks
 from loopwright.errors import RunStateError
 from loopwright.run.driver import Frame, LoopDriver
 from loopwright.run.exclusive import Exclusive
-from loopwright.run.forks import fork_block_state, fork_state
 from loopwright.run.modes import ThreadModes
 from loopwright.run.request import check_output
-from loopwright.state import BlockState, PipelineState
+from loopwright.state import BlockState, PipelineState, fork_block_state
 
 __all__ = ["Moment"]
 
@@ -73,7 +72,7 @@ class _Fork:
         self._components = view._view()
         self._exclusive = Exclusive(self._components, lambda: None) if view._needs_exclusive() else None
         self._components.__dict__.update(copy.deepcopy(view._own_components(), memo))
-        self.state = fork_state(driver.state, memo)
+        self.state = driver.state.fork(memo)
         # of each loop, outermost first: itself, its state, and how many names lead to the loop around it
         self._loops = [
             (

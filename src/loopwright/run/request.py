@@ -43,7 +43,12 @@ def start_state(pipeline: Any, state: PipelineState | None, inputs: dict[str, An
     if state is None:
         run_state = PipelineState()
     elif isinstance(state, PipelineState):
-        run_state = state.fork()
+        try:
+            run_state = state.fork()
+        except InvalidInputError as error:
+            raise InvalidInputError(
+                f"{error}; remove it from the state that is passed in, or pass it as an input of the call"
+            ) from error.__cause__
     else:
         raise InvalidInputError(
             f"`state`, the first argument of a call, is {kind_of(state)}; it must be a `PipelineState`. Inputs are "
