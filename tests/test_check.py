@@ -83,7 +83,7 @@ def test_a_sound_loop_has_no_errors_and_says_what_it_carries() -> None:
 def test_a_variable_that_the_loop_does_not_give_is_an_error_before_a_pipeline_is_made() -> None:
     loop = Count.from_blocks_dict({"add": Add, "time": NeedsTime})
     assert codes(loop, "error") == ["missing-loop-variable"]
-    with pytest.raises(CheckError, match=r"takes the loop variable `t`, which the loop does not give; it gives `i`"):
+    with pytest.raises(CheckError, match=r"takes the loop variable `t`, which the loop `Count` does not give; it gives `i`"):
         loop.init_pipeline()
 
 
@@ -126,5 +126,5 @@ def test_an_input_with_the_name_of_a_call_option_is_an_error() -> None:
 
 
 def test_what_is_not_blocks_is_refused() -> None:
-    with pytest.raises(BlockTypeError, match="what was given is a int, which is not a block"):
+    with pytest.raises(BlockTypeError, match="what was given is an int, which is not a block"):
         check(3)

@@ -245,7 +245,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["describe", "good_blocks:count"], "the module good_blocks has no attribute `count`, did you mean `Count`?"),
     (
         ["check", "good_blocks:number"],
-        "good_blocks:number is a int; it must be a class or an instance of blocks, or a pipeline",
+        "good_blocks:number is an int; it must be a class or an instance of blocks, or a pipeline",
     ),
     (
         ["check", "good_blocks:nothing"],

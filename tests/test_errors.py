@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from loopwright import errors
-from loopwright.errors import BlockLocation, LoopwrightError, did_you_mean, locate, nearest
+from loopwright.errors import BlockLocation, LoopwrightError, article, did_you_mean, kind_of, locate, nearest
 
 CLASSES = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, LoopwrightError)]
 
@@ -43,12 +43,32 @@ def test_all_exceptions_are_exported() -> None:
         ("negativ_prompt", ["prompt", "negative_prompt"], "negative_prompt"),
         ("zzz", ["prompt", "steps"], None),
         ("x", ["max_sequence_length"], None),
+        ("i", ["timestep", "index"], "index"),
+        ("t", ["i", "timestep"], "timestep"),
         ("anything", [], None),
     ],
 )
 def test_the_nearest_name(name: str, candidates: list[str], expected: str | None) -> None:
     assert nearest(name, candidates) == expected
     assert did_you_mean(name, candidates) == ("" if expected is None else f", did you mean `{expected}`?")
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        *("an int", "an ndarray", "an Image", "an object", "an _Inner", "an EulerDiscreteScheduler"),
+        *("a str", "a Tensor", "a ModularPipeline", "a uint8", "a UniPCMultistepScheduler", "a _Tree"),
+        # spoken letter by letter
+        *("a UNet2DConditionModel", "a DDIMScheduler", "a T5EncoderModel", "an LMSDiscreteScheduler", "an SDXLPipeline"),
+    ],
+)
+def test_the_article_follows_the_sound(named: str) -> None:
+    name = named.split()[1]
+    assert f"{article(name)} {name}" == named
+
+
+def test_what_a_value_is() -> None:
+    assert [kind_of(value) for value in (None, int, 3, "x")] == ["None", "the class `int`", "an int", "a str"]
 
 
 class TestLocation:

@@ -171,6 +171,16 @@ class GivesByPosition(ByHand):
         return self.loop_step(components, block_state, 0)  # type: ignore[call-arg]
 
 
+class GivesNothing(ByHand):
+    def step(self, components: Any, block_state: Any) -> Any:
+        return self.loop_step(components, block_state)
+
+
+class YieldsState(Count):
+    def iterate(self, components: Any, block_state: Any) -> Iterator[dict[str, Any]]:
+        yield {"i": 0, "state": block_state}
+
+
 class Fits(Count):
     """A wrapper with a value that only its blocks could set."""
 
@@ -498,8 +508,7 @@ MISTAKES = [
         lambda: pipeline(work=leaf(lambda self, components, state: (state, components)))(),
         DefinitionError,
         ValueError,
-        "`Mine.__call__` returned a ModularPipeline as the state; it must return two values: "
-        "`return components, state`",
+        "`Mine.__call__` returned its two values in the wrong order, the state first; write `return components, state`",
         ("in block `work`",),
     ),
     Mistake(
@@ -507,7 +516,8 @@ MISTAKES = [
         lambda: pipeline(work=leaf(lambda self, components, state: (components, self.get_block_state(state))))(),
         DefinitionError,
         ValueError,
-        "`Mine.__call__` returned a BlockState as the state; it must return two values: `return components, state`",
+        "`Mine.__call__` returned the block state in place of the state; put it back with "
+        "`self.set_block_state(state, block_state)`, and write `return components, state`",
         ("in block `work`",),
     ),
     Mistake(
@@ -617,16 +627,27 @@ MISTAKES = [
         lambda: pipeline(count=Yields({0: 1}))(),
         DefinitionError,
         ValueError,
-        "`Yields.iterate` yielded variables of the names 0; a name must be a string, and not `components` or `state`",
+        '`Yields.iterate` yielded a loop variable whose name is 0; a name must be a string, such as {"i": i}',
         ("in block `count`",),
     ),
     Mistake(
-        "`iterate` yields a name that blocks get anyway",
-        lambda: pipeline(count=Yields({"i": 0, "state": 1}))(),
+        "`iterate` yields a name that has its meaning already",
+        lambda: pipeline(count=YieldsState),
+        CheckError,
+        ValueError,
+        found(
+            "SequentialPipelineBlocks",
+            "[reserved-loop-variable] at `count`: `YieldsState.iterate` yields the loop variable `state`, and every "
+            "block gets its state under that name; call it something else",
+        ),
+    ),
+    Mistake(
+        "the same, where the source of the loop does not tell",
+        lambda: pipeline(count=Yields({"i": 0, "components": 1}))(),
         DefinitionError,
         ValueError,
-        "`Yields.iterate` yielded variables of the names 'i', 'state'; a name must be a string, and not `components` "
-        "or `state`",
+        "`Yields.iterate` yielded the loop variable `components`, and every block gets the components under that name; "
+        "call it something else",
         ("in block `count`",),
     ),
     Mistake(
@@ -637,15 +658,32 @@ MISTAKES = [
         found(
             "SequentialPipelineBlocks",
             "[missing-loop-variable] at `count.add`: block `add` (`Mine`) takes the loop variable `t`, which the loop "
-            "does not give; it gives `i`; give it in `Count`, or give the argument a default",
+            "`Count` does not give; it gives `i`; yield `t` in `Count.iterate`, or rename the argument of "
+            "`Mine.__call__`, or give it a default",
         ),
     ),
     Mistake(
-        "the same, where the source of the loop does not tell",
+        "a block wants a variable that a loop by hand does not give",
+        lambda: pipeline(
+            count=GivesNothing.from_blocks_dict({"steps": sequence(add=Add)}),
+        ),
+        CheckError,
+        ValueError,
+        found(
+            "SequentialPipelineBlocks",
+            "[missing-loop-variable] at `count.steps.add`: block `add` (`Add`) takes the loop variable `i`, which the "
+            "loop `GivesNothing` does not give; it gives none; pass `i` to `loop_step` in `GivesNothing`, or rename "
+            "the argument of `Add.__call__`, or give it a default",
+        ),
+    ),
+    Mistake(
+        "`iterate` yields another name, and its source does not tell",
         lambda: pipeline(count=Yields({"index": 0}))(),
         LoopVariableError,
         ValueError,
-        "block `add` (`Add`) takes the loop variable `i`, which the loop does not give; it gives `index`",
+        "block `add` (`Add`) takes the loop variable `i`, which the loop `Yields` does not give, did you mean "
+        "`index`?; it gives `index`; yield `i` in `Yields.iterate`, or rename the argument of `Add.__call__`, or give "
+        "it a default",
         ("in block `count`",),
     ),
     Mistake(
@@ -655,8 +693,8 @@ MISTAKES = [
         ValueError,
         found(
             "SequentialPipelineBlocks",
-            "[missing-loop-variable] at `add`: block `add` (`Add`) takes the loop variable `i`, and no loop gives it "
-            "one; put the block into a loop that gives it, or give the argument a default",
+            "[missing-loop-variable] at `add`: block `add` (`Add`) takes the loop variable `i`, and there is no loop "
+            "around it; put the block into a loop that gives `i`, or give the argument of `Add.__call__` a default",
         ),
     ),
     Mistake(
@@ -666,8 +704,8 @@ MISTAKES = [
         ValueError,
         found(
             "Add",
-            "[missing-loop-variable]: `Add` takes the loop variable `i`, and no loop gives it one; put the block into "
-            "a loop that gives it one",
+            "[missing-loop-variable]: `Add` takes the loop variable `i`, and there is no loop around it; put the block "
+            "into a loop that gives `i`, or give the argument of `Add.__call__` a default",
         ),
     ),
     Mistake(
@@ -677,9 +715,18 @@ MISTAKES = [
         ValueError,
         found(
             "SequentialPipelineBlocks",
-            "[missing-loop-variable] at `count.add`: block `add` (`Add`) takes the loop variable `i`, and no loop "
-            "gives it one; give it in `GivesByPosition`, or give the argument a default",
+            "[positional-loop-variable] at `count`: `GivesByPosition` gives a loop variable by position, in "
+            "`self.loop_step(components, block_state, 0)`; give it by name: "
+            "`self.loop_step(components, block_state, i=0)`",
         ),
+    ),
+    Mistake(
+        "a block of a loop returns its block state alone",
+        lambda: counting(leaf(lambda self, components, block_state, i: block_state))(),
+        DefinitionError,
+        ValueError,
+        "`Mine.__call__` returned only a BlockState; it must return two values: `return components, block_state`",
+        ("in block `count.add`, iteration 0 of loop `count` (i=0)",),
     ),
     Mistake(
         "what `loop_step` returns is taken for the block state",
@@ -714,7 +761,7 @@ MISTAKES = [
         )(),
         DefinitionError,
         ValueError,
-        "`Mine.__call__` returned a ModularPipeline as the state; it must return two values: "
+        "`Mine.__call__` returned its two values in the wrong order, the state first; write "
         "`return components, block_state`",
         ("in block `count.add`, iteration 0 of loop `count` (i=0)",),
     ),
@@ -1355,7 +1402,7 @@ MISTAKES = [
         lambda: draw(latents=np.zeros((1, 8, 16, 16))),
         InvalidInputError,
         ValueError,
-        "`latents` must be a tensor, not a ndarray",
+        "`latents` must be a tensor, not an ndarray",
         ("in block `denoise.text2image.sample_noise`",),
     ),
     Mistake(

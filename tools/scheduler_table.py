@@ -6,7 +6,6 @@ writes the table.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +22,14 @@ class Driven(NamedTuple):
         name: the name of its class.
         options: what it is made with.
         library: what it needs beside diffusers.
+        keeps_spread: False for those that jump to the model's mean and add new noise at each step, as is meant for
+            models that were distilled into few steps: with others the samples vary less than the data.
     """
 
     name: str
     options: dict[str, Any] = {}
     library: str | None = None
+    keeps_spread: bool = True
 
     def make(self) -> Any:
         return getattr(diffusers, self.name)(**self.options)
@@ -52,7 +54,7 @@ DRIVEN = [
     Driven("DPMSolverMultistepScheduler"),
     Driven("DPMSolverMultistepScheduler", FLOW),
     Driven("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    Driven("DPMSolverSDEScheduler", library="torchsde"),
+    Driven("DPMSolverSDEScheduler", {"noise_sampler_seed": 0}, library="torchsde"),
     Driven("DPMSolverSinglestepScheduler", FLOW),
     Driven("EDMDPMSolverMultistepScheduler"),
     Driven("EDMEulerScheduler"),
@@ -63,13 +65,13 @@ DRIVEN = [
     Driven("FlowMatchEulerDiscreteScheduler"),
     Driven("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
     Driven("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True}),
-    Driven("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}),
+    Driven("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}, keeps_spread=False),
     Driven("FlowMatchHeunDiscreteScheduler"),
-    Driven("FlowMatchLCMScheduler"),
+    Driven("FlowMatchLCMScheduler", keeps_spread=False),
     Driven("HeunDiscreteScheduler", {"use_karras_sigmas": True}),
     Driven("KDPM2AncestralDiscreteScheduler"),
     Driven("KDPM2DiscreteScheduler"),
-    Driven("LCMScheduler", WHOLE),
+    Driven("LCMScheduler", WHOLE, keeps_spread=False),
     Driven("LMSDiscreteScheduler", library="scipy"),
     Driven("PNDMScheduler", {"skip_prk_steps": True}),
     Driven("SASolverScheduler", {"use_karras_sigmas": True}),
@@ -77,9 +79,6 @@ DRIVEN = [
     Driven("UniPCMultistepScheduler", FLOW),
     Driven("UniPCMultistepScheduler", V),
 ]
-
-# They jump to the model's mean and add new noise, which is meant for models that are distilled into few steps.
-CONSISTENCY = {"FlowMatchLCMScheduler", "LCMScheduler"}
 
 _TOKENS = "its samples are tokens, not latents"
 _NO_PREDICTION = "it does not say what the model is to predict (it has no `prediction_type`)"
@@ -119,56 +118,72 @@ def exported() -> list[str]:
     )
 
 
+PAGE_TEXT = """\
+# Schedulers
+
+<!-- Written by `python -m tools.scheduler_table` (`make schedulers`). Do not edit by hand. -->
+
+diffusers {version} has {exported} scheduler classes. The blocks of `loopwright.diffusion` drive {driven} of them
+with the embedded model, which predicts velocities: what a scheduler expects instead is computed from them. To use one:
+
+```python
+from diffusers import DPMSolverMultistepScheduler
+
+from loopwright.diffusion import embedded_pipeline
+
+pipe = embedded_pipeline()
+pipe.update_components(scheduler=DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction"))
+image = pipe(prompt="red apple", num_inference_steps=4, progress=False, output="images")[0]
+```
+
+## Driven
+
+The tests run every line, with the options shown, and check:
+
+- *samples*: with an exact model, the samples have the mean and the spread of the data;
+- *watched*: a streamed run, with a preview on the way, gives the same bits as the plain call;
+- *stopped*: a run whose loop is ended early gives the same bits as the preview at that iteration;
+- *resumed*: a run that goes on from a checkpoint gives the same bits as the plain call, and does not run the iterations
+  before the checkpoint again.
+
+| class | options | needs | samples | watched | stopped | resumed |
+|---|---|---|---|---|---|---|
+{rows_driven}
+
+`mean`: these jump to the mean of what the model expects and add new noise at each step. They are meant for models that
+were distilled into few steps. With other models the pictures vary less.
+
+`DPMSolverSDEScheduler` does not take its noise from the generator of the call. Give it a `noise_sampler_seed`; without
+one, two calls give two pictures.
+
+## Left out
+
+The tests also check that these do not work.
+
+| class | why |
+|---|---|
+{rows_left_out}
+"""
+
+
 def page() -> str:
     """The text of docs/schedulers.md."""
-    driven = sorted({case.name for case in DRIVEN})
-    lines = [
-        "# Schedulers",
-        "",
-        "<!-- Written by `python -m tools.scheduler_table` (`make schedulers`). Do not edit by hand. -->",
-        "",
-        f"diffusers {diffusers.__version__} has {len(exported())} scheduler classes. The blocks of",
-        f"`loopwright.diffusion` drive {len(driven)} of them with the embedded model, which predicts velocities: what a",
-        "scheduler expects instead is computed from them. To use one:",
-        "",
-        "```python no-run",
-        "from diffusers import DPMSolverMultistepScheduler",
-        "",
-        "pipe.update_components(scheduler=DPMSolverMultistepScheduler(use_flow_sigmas=True))",
-        "```",
-        "",
-        "## Driven",
-        "",
-        "Every line is run by the tests, with the options shown. *samples*: with an exact model, the samples have the",
-        "mean and the spread of the data. *watched*: a streamed run, with a preview on the way, gives the same bits as the",
-        "plain call. *stopped*: a run whose loop is ended early gives the same bits as the preview at that iteration.",
-        "*resumed*: a run that goes on from a checkpoint gives the same bits as the plain call, and does not run the",
-        "iterations before it again.",
-        "",
-        "| class | options | needs | samples | watched | stopped | resumed |",
-        "|---|---|---|---|---|---|---|",
-        *(
-            f"| `{case.name}` | {_options(case.options)} | {case.library or ''} "
-            f"| {'mean only' if case.name in CONSISTENCY else 'yes'} | yes | yes | yes |"
-            for case in DRIVEN
-        ),
-        "",
-        "`mean only`: these two jump to the mean of what the model expects and add new noise. They are meant for models",
-        "that were distilled into a few steps; with others the pictures vary less.",
-        "",
-        "## Left out",
-        "",
-        "| class | why |",
-        "|---|---|",
-        *(f"| `{name}` | {why} |" for name, why in LEFT_OUT.items()),
+    rows_driven = [
+        f"| `{case.name}` | {_listed(case.options)} | {case.library or ''} "
+        f"| {'yes' if case.keeps_spread else 'mean'} | yes | yes | yes |"
+        for case in DRIVEN
     ]
-    return "\n".join(lines) + "\n"
-
-
-def _options(options: dict[str, Any]) -> str:
-    return ", ".join(
-        f"`{name}={json.dumps(value) if isinstance(value, str) else value}`" for name, value in options.items()
+    return PAGE_TEXT.format(
+        version=diffusers.__version__,
+        exported=len(exported()),
+        driven=len({case.name for case in DRIVEN}),
+        rows_driven="\n".join(rows_driven),
+        rows_left_out="\n".join(f"| `{name}` | {why} |" for name, why in LEFT_OUT.items()),
     )
+
+
+def _listed(options: dict[str, Any]) -> str:
+    return ", ".join(f"`{name}={value!r}`" for name, value in options.items())
 
 
 def main() -> None:

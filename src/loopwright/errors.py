@@ -57,6 +57,7 @@ __all__ = [
     "UnknownNameError",
     "UnknownValueError",
     "UnsavableValueError",
+    "article",
     "brief",
     "close_location",
     "did_you_mean",
@@ -209,7 +210,8 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that is most like `name`, or None if none is alike.
 
     A candidate of which `name` is a part, or that is a part of `name`, counts as alike. Words count for more than
-    letters, unless nearly all letters agree: `steps` is like `num_inference_steps`, not like `state`.
+    letters, unless nearly all letters agree: `steps` is like `num_inference_steps`, not like `state`. One or two letters
+    are like a candidate that begins with them: `i` is like `index`.
     """
     known = [candidate for candidate in candidates if candidate]
 
@@ -220,7 +222,7 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
         return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=cutoff)), None)
 
     if len(name) < 3:
-        return by_letters(0.6)
+        return by_letters(0.6) or closest(c for c in known if c.startswith(name))
     words = {c: set(c.lower().split("_")) for c in (name, *known)}
     parts = [c for c in known if words[name] <= words[c] or words[c] <= words[name] or name in c or c in name]
     sharing = [c for c in known if words[name] & words[c]]
@@ -233,11 +235,23 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return f", did you mean `{match}`?" if match is not None else ""
 
 
+def article(name: str) -> str:
+    """`a` or `an`, by how the name of a class sounds: an int, an ndarray, a UNet2DModel, an LMSDiscreteScheduler."""
+    name = name.lstrip("_")
+    if name[:2].isupper():  # spoken letter by letter
+        return "an" if name[0] in "AEFHILMNORSX" else "a"
+    like_you = name.lower().startswith(("uint", "uni", "use"))
+    return "an" if (name[:1].lower() in "aeiou" and not like_you) or name.startswith("nd") else "a"
+
+
 def kind_of(value: Any) -> str:
-    """What a value is, for a message: "a str", "the class `Linear`", "None"."""
+    """What a value is, for a message: "a str", "an int", "the class `Linear`", "None"."""
     if value is None:
         return "None"
-    return f"the class `{value.__name__}`" if isinstance(value, type) else f"a {type(value).__name__}"
+    if isinstance(value, type):
+        return f"the class `{value.__name__}`"
+    name = type(value).__name__
+    return f"{article(name)} {name}"
 
 
 class BlockLocation:

@@ -18,10 +18,14 @@ from loopwright.diffusion import DenoiseLoop, PrepareLatentsStep, SetTimestepsSt
 from loopwright.diffusion.noise import noise_level
 from loopwright.errors import InvalidInputError
 from loopwright.modular_pipelines import ModularPipeline, SequentialPipelineBlocks
-from tools.scheduler_table import CONSISTENCY, DRIVEN, LEFT_OUT, PAGE, Driven, exported, page
+from tools.scheduler_table import DRIVEN, LEFT_OUT, PAGE, Driven, exported, page
 
-# from within diffusers, where tensors are handed to numpy
-pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
+pytestmark = [
+    # from within diffusers, where tensors are handed to numpy
+    pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),
+    # the last noise level of a scheduler, rounded
+    pytest.mark.filterwarnings("ignore:Should have t:UserWarning:torchsde"),
+]
 
 MEAN, SPREAD = 1.5, 0.5
 WHOLE = {"clip_sample": False}
@@ -88,8 +92,8 @@ def test_every_scheduler_ends_at_the_data(sampler: ModularPipeline, seeded: Any,
     noise = torch.randn(4, 8, 16, 16, generator=seeded(0))
     latents = sample(sampler, case.make(), seeded(1, 2, 3, 4), noise)
     assert float(latents.mean()) == pytest.approx(MEAN, abs=0.06)
-    if case.name not in CONSISTENCY:
-        assert float(latents.std()) == pytest.approx(SPREAD, abs=0.1)
+    spread = float(latents.std())
+    assert spread == pytest.approx(SPREAD, abs=0.1) if case.keeps_spread else 0 < spread < SPREAD
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)

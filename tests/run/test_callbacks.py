@@ -127,7 +127,7 @@ def test_a_callback_that_asks_for_what_there_is_not_is_told_what_there_is() -> N
 def test_a_callback_that_returns_something_else_is_told_so() -> None:
     with pytest.raises(InvalidInputError) as caught:
         stepping()(x=0, callbacks=step_end(lambda *_: 3))
-    assert str(caught.value) == "the callback returned a int; it must return a dict of the values to change, or None"
+    assert str(caught.value) == "the callback returned an int; it must return a dict of the values to change, or None"
 
 
 def test_a_callback_may_call_the_pipeline() -> None:

@@ -171,6 +171,97 @@ def test_a_model_that_keeps_values_is_called_by_one_run_at_a_time(video: Any) ->
     assert not {"decode", "encode", "forward"} & vars(video.vae).keys()
 
 
+class DecodeInFloat32(ModularPipelineBlocks):
+    """Decodes as diffusers' blocks for SDXL do: in float32, with an autoencoder that is kept in half precision."""
+
+    expected_components = [ComponentSpec("vae", torch.nn.Module)]
+    inputs = [InputParam("latents", required=True), InputParam("fails", default=False)]
+    intermediate_outputs = [OutputParam("images")]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.get_block_state(state)
+        upcast = components.vae.dtype == torch.float16 and components.vae.config.force_upcast
+        if upcast:
+            components.vae.to(dtype=torch.float32)
+        latents = block_state.latents.to(next(iter(components.vae.post_quant_conv.parameters())).dtype)
+        block_state.images = components.vae.decode(latents, return_dict=False)[0]
+        if block_state.fails:
+            raise ZeroDivisionError
+        if upcast:
+            components.vae.to(dtype=torch.float16)
+        self.set_block_state(state, block_state)
+        return components, state
+
+
+@pytest.fixture
+def half_precision() -> Any:
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, sample_size=8).eval().half()
+    pipe = pipeline(decode=DecodeInFloat32)
+    pipe.update_components(vae=vae)
+    return pipe
+
+
+def test_an_autoencoder_that_blocks_compute_with_in_float32_has_one_block_at_a_time(half_precision: Any) -> None:
+    assert needs_exclusive(half_precision.components.values())
+    latents = [torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    alone = [half_precision(latents=each, output="images") for each in latents]
+    for _ in range(5):
+        together = in_threads(*[lambda each=each: half_precision(latents=each, output="images") for each in latents])
+        assert [images.dtype for images in together] == [torch.float32] * len(latents)
+        assert all(map(torch.equal, together, alone))
+    assert half_precision.vae.dtype == torch.float16
+
+
+def test_a_block_that_fails_leaves_the_autoencoder_in_its_own_dtype(half_precision: Any) -> None:
+    with pytest.raises(ZeroDivisionError):
+        half_precision(latents=torch.zeros(1, 4, 8, 8), fails=True)
+    assert half_precision.vae.dtype == torch.float16
+
+
+class Adapted(torch.nn.Linear):
+    """A model with an adapter, whose scale blocks set for the time of their work."""
+
+    scale = 1.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale * super().forward(x)
+
+
+class Scaled(ModularPipelineBlocks):
+    """Scales the adapter, calls the model, and puts the scale back, as diffusers' text encoding does."""
+
+    expected_components = [ComponentSpec("model", Adapted)]
+    inputs = [InputParam("scale", required=True), InputParam("meet")]
+    intermediate_outputs = [OutputParam("x")]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.get_block_state(state)
+        components.model.scale = block_state.scale
+        if block_state.meet is not None:
+            block_state.meet()
+        block_state.x = components.model(torch.ones(1, 1)).item()
+        components.model.scale = 1.0
+        self.set_block_state(state, block_state)
+        return components, state
+
+
+def test_a_model_with_adapters_has_one_block_at_a_time() -> None:
+    model = Adapted(1, 1)
+    pipe = pipeline(scaled=Scaled)
+    pipe.update_components(model=model)
+    assert not needs_exclusive([model])
+    model.peft_config = {"default": "an adapter"}
+    assert needs_exclusive([model])
+    turnstile, alone = Turnstile(), [pipe(scale=scale, output="x") for scale in (2.0, 3.0)]
+    first = pipe.start(scale=2.0, output="x", meet=turnstile)
+    turnstile.wait()
+    second = pipe.start(scale=3.0, output="x")
+    assert second.status == "running"
+    turnstile.let_go()
+    assert [first.result(), second.result()] == alone
+
+
 def test_a_copy_of_a_model_in_use_works_by_itself(video: Any) -> None:
     copies: list[Any] = []
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loopwright.blocks.sub_blocks import from_diffusers
-from loopwright.errors import DefinitionError, kind_of
+from loopwright.errors import DefinitionError, article, kind_of
 from loopwright.params import InputParam, OutputParam
 from loopwright.specs import ComponentSpec, ConfigSpec
 
@@ -112,7 +112,7 @@ def _written(kind: type, name: str | None) -> str:
 
 
 def _with_article(kind: type) -> str:
-    return f"a{'n' if kind.__name__[0] in 'IO' else ''} `{kind.__name__}`"
+    return f"{article(kind.__name__)} `{kind.__name__}`"
 
 
 def misspelt_attributes(cls: type) -> Iterator[tuple[str, str]]:

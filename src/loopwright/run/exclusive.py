@@ -5,6 +5,8 @@ Most models are re-entrant, and runs share them freely. The exceptions:
 - Some keep values on themselves while they work (`KEEPS_VALUES`): one call at a time.
 - Some guiders hook the model between predictions, under fixed names: a block that works with such a guider has its
   models alone. Other runs, with other guiders, wait with their calls of these models.
+- Blocks change some models for the time of their work: they scale adapters, and compute in float32 with an autoencoder
+  that overflows in half precision. A block that works with such a model has its models alone, too.
 - A model with caching enabled keeps what it predicted in one iteration for the next. A run has it alone during an
   iteration of a loop, with a memory that belongs to that loop; between two iterations other runs may work with it.
 
@@ -64,6 +66,19 @@ def _hooks_models(component: Any) -> bool:
     return isinstance(component, BaseGuidance) and type(component).prepare_models is not BaseGuidance.prepare_models
 
 
+def _is_changed_by_blocks(model: torch.nn.Module) -> bool:
+    """Whether blocks change it while they work with it: its adapters, or the dtype of an autoencoder."""
+    own = vars(model)
+    if own.get("peft_config"):
+        return True
+    config = own.get("_internal_dict")
+    if config is None or not config.get("force_upcast"):
+        return False
+    gate = _gates.get(model)
+    # in float32 it may be because of another run that has it alone at this moment
+    return (gate is not None and gate.owner is not None) or next(model.parameters()).dtype is not torch.float32
+
+
 def _is_cached(model: Any) -> bool:
     return isinstance(model, CacheMixin) and model.is_cache_enabled
 
@@ -85,14 +100,13 @@ def needs_exclusive(components: Iterable[Any]) -> bool:
 @lru_cache(maxsize=1024)
 def _is_free(cls: Any) -> bool:
     """Whether no object of a class ever is for one run at a time; asked at each call of a pipeline."""
-    compiled = cls.__name__ == "OptimizedModule"
-    return not (compiled or issubclass(cls, (BaseGuidance, CacheMixin)) or _methods_of(cls))
+    return not issubclass(cls, (BaseGuidance, torch.nn.Module))
 
 
 def _is_exclusive(component: Any) -> bool:
     if isinstance(component, torch.nn.Module):
         model = _unwrapped(component)
-        return bool(_methods(model)) or _is_cached(model)
+        return bool(_methods(model)) or _is_cached(model) or _is_changed_by_blocks(model)
     return _hooks_models(component)
 
 
@@ -280,17 +294,20 @@ class Exclusive:
 
     @contextmanager
     def block(self, block: Any) -> Iterator[None]:
-        """For the call of a block: have its models alone if it works with a guider that hooks them."""
+        """For the call of a block: have its models alone if it, or a guider that it works with, changes them."""
         components, models = self._components_of(block)
         guiders = [component for component in components if _hooks_models(component)]
-        if block.sub_blocks or not guiders:
+        if block.sub_blocks or not (guiders or any(map(_is_changed_by_blocks, models))):
             yield
             return
         with _alone(models):
+            dtypes = [(model, next(model.parameters()).dtype) for model in models if _is_changed_by_blocks(model)]
             try:
                 yield
             except BaseException:
                 _remove_hooks(guiders, models)
+                for model, dtype in dtypes:
+                    model.to(dtype)
                 raise
 
     @contextmanager
