@@ -83,7 +83,7 @@ def test_a_sound_loop_has_no_errors_and_says_what_it_carries() -> None:
 def test_a_variable_that_the_loop_does_not_give_is_an_error_before_a_pipeline_is_made() -> None:
     loop = Count.from_blocks_dict({"add": Add, "time": NeedsTime})
     assert codes(loop, "error") == ["missing-loop-variable"]
-    with pytest.raises(CheckError, match=r"takes the loop variable `t`, which the loop `Count` does not give; it gives `i`"):
+    with pytest.raises(CheckError, match=r"`t`, which the loop `Count` does not give; it gives `i`"):
         loop.init_pipeline()
 
 

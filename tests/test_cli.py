@@ -186,7 +186,12 @@ GENERATE = ["generate", "dog", "--seed", "1", "--steps", "1"]
 MISTAKES: list[tuple[list[str], str]] = [
     (["genrate", "dog"], "No such command 'genrate'. Did you mean 'generate'?"),
     (["generate"], "Missing argument 'prompt'."),
-    (["generate", "dog", "cat"], "Got unexpected extra argument(s) (cat)"),
+    (
+        ["generate", "dog", "cat", "--steps", "1"],
+        "generate takes one prompt: put its words into quotes, as in loopwright generate 'dog cat'; several prompts "
+        "make an animation: loopwright morph",
+    ),
+    (["describe", "embedded", "model"], "Got unexpected extra argument(s) (model)"),
     (["generate", "dog", "--stesp", "3"], "No such option: --stesp, did you mean --steps?"),
     (["generate", "dog", "--qqq"], "No such option: --qqq; see loopwright generate --help"),
     (
@@ -199,7 +204,7 @@ MISTAKES: list[tuple[list[str], str]] = [
         [*GENERATE, "--guidance", "high"],
         "Invalid value for '--guidance': Input should be a valid number, unable to parse string as a number",
     ),
-    ([*GENERATE, "--guidance", "nan"], "`guidance_scale` must be a number, not nan"),
+    ([*GENERATE, "--guidance", "nan"], "`guidance_scale` must be a finite number, not nan"),
     ([*GENERATE, "-n", "0"], "-n must be at least 1, not 0"),
     ([*GENERATE, "--seed", "-1"], "--seed must lie between 0 and 2^63 - 1, not -1"),
     (
@@ -239,7 +244,21 @@ MISTAKES: list[tuple[list[str], str]] = [
         ["check", "good_blocks:Count", "--workflow", "text2image"],
         "`Count` has no workflows: it does not set `_workflow_map`",
     ),
-    (["describe", "-o", "blocks.png"], "cannot write blocks.png: it must end in .txt, not .png"),
+    (
+        ["describe", "-o", "blocks.png"],
+        "cannot write blocks.png: a description ends in .txt (--format text), .mmd (--format mermaid), .html (--format "
+        "html), not .png",
+    ),
+    (
+        ["describe", "-o", "blocks"],
+        "cannot write blocks: a description ends in .txt (--format text), .mmd (--format mermaid), .html (--format "
+        "html), and this has no suffix",
+    ),
+    (
+        ["describe", "-o", "blocks.html"],
+        "cannot write blocks.html: .html is for --format html, and --format text ends in .txt",
+    ),
+    (["describe", "-o", "."], ". is a folder; name a file in it, such as picture.txt"),
     (["describe", "good_blocks"], "'good_blocks' is not of the form module:attribute, such as my_blocks:Denoise"),
     (["describe", "absent_blocks:Count"], "there is no module absent_blocks, here or installed"),
     (["describe", "good_blocks:count"], "the module good_blocks has no attribute `count`, did you mean `Count`?"),

@@ -1,11 +1,16 @@
 """The documentation does what it says: its Python runs, so do its `loopwright` commands, and its diagram is true.
 
 The snippets of a document run in their order, in one namespace and one folder, as a reader would run them. A snippet is
-left out only where its fence says so: ```python no-run.
+left out only where its fence says so: ```python no-run. What a snippet prints is what the comments beside or below its
+`print` show; `...` stands for anything.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import io
+import itertools
 import re
 import shlex
 import shutil
@@ -22,7 +27,7 @@ from loopwright import describe
 from loopwright.diffusion import TextToImageBlocks
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<info>.*)$")
 SHELLS = {"bash", "console"}
 
@@ -43,6 +48,20 @@ class Snippet:
         lines = self.text.replace("\\\n", " ").splitlines()
         commands = [line.removeprefix("$ ") for line in lines]
         return [command for command in commands if command.startswith("loopwright ")]
+
+    @property
+    def output(self) -> str:
+        """What a Python snippet prints, by its comments, as a regular expression."""
+        lines = self.text.splitlines()
+        patterns = []
+        for node in ast.walk(ast.parse(self.text)):
+            if isinstance(node, ast.Expr) and ast.unparse(node).startswith("print("):
+                beside = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode().strip()
+                below = itertools.takewhile(lambda line: line.startswith("#"), map(str.strip, lines[node.end_lineno :]))
+                shown = [comment.removeprefix("#").removeprefix(" ") for comment in filter(None, [beside, *below])]
+                pattern = re.escape("\n".join(shown)).replace(re.escape("..."), ".*") + "\n" if shown else "(?s:.*)"
+                patterns.append((node.lineno, pattern))
+        return "".join(pattern for _, pattern in sorted(patterns))
 
 
 def snippets(markdown: str) -> Iterator[Snippet]:
@@ -70,7 +89,10 @@ def test_the_snippets_of_a_document_run(document: Path, tmp_path: Path, monkeypa
         if snippet.info[0] == "python":
             # Preceded by empty lines, so that a traceback shows the document's line.
             source = "\n" * (snippet.line - 1) + snippet.text
-            exec(compile(source, str(document), "exec"), vars(module))
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(compile(source, str(document), "exec"), vars(module))
+            if not re.fullmatch(snippet.output, printed.getvalue()):
+                pytest.fail(f"{document.name}:{snippet.line}: the comments show another output\n{printed.getvalue()}")
         for command in snippet.commands if snippet.info[0] in SHELLS else []:
             run_command(command, f"{document.name}:{snippet.line}")
 
@@ -107,3 +129,17 @@ def test_snippets_are_found() -> None:
     assert found[0].text == "a = 1\n\nb = 2\n"
     assert [shlex.split(command) for command in found[1].commands] == [["loopwright", "check", "module:name"]]
     assert found[2].commands == ["loopwright describe"]
+
+
+def test_what_a_snippet_prints_is_what_its_comments_show() -> None:
+    text = (
+        "print(1)  # 1\n"
+        "for i in range(2):\n    print(i)\n    # 0\n    # 1\n\n# not printed\n"
+        "print('a long line')  # a ...\n"
+        "print('not shown')\n"
+    )
+    shown = re.compile(Snippet(["python"], 1, text).output)
+    assert shown.fullmatch("1\n0\n1\na long line\nanything\n")
+    assert not shown.fullmatch("1\n0\n2\na long line\nanything\n")
+    assert not shown.fullmatch("1\n0\n1\nanother line\nanything\n")
+    assert not re.fullmatch(Snippet(["python"], 1, "x = 1\n").output, "printed\n")

@@ -46,6 +46,7 @@ def test_all_exceptions_are_exported() -> None:
         ("i", ["timestep", "index"], "index"),
         ("t", ["i", "timestep"], "timestep"),
         ("anything", [], None),
+        ("", ["prompt"], None),
     ],
 )
 def test_the_nearest_name(name: str, candidates: list[str], expected: str | None) -> None:
@@ -59,7 +60,7 @@ def test_the_nearest_name(name: str, candidates: list[str], expected: str | None
         *("an int", "an ndarray", "an Image", "an object", "an _Inner", "an EulerDiscreteScheduler"),
         *("a str", "a Tensor", "a ModularPipeline", "a uint8", "a UniPCMultistepScheduler", "a _Tree"),
         # spoken letter by letter
-        *("a UNet2DConditionModel", "a DDIMScheduler", "a T5EncoderModel", "an LMSDiscreteScheduler", "an SDXLPipeline"),
+        *("a UNet2DConditionModel", "a DDIMScheduler", "a T5EncoderModel", "an LMSDiscreteScheduler"),
     ],
 )
 def test_the_article_follows_the_sound(named: str) -> None:

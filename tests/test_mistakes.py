@@ -336,7 +336,7 @@ MISTAKES = [
         found(
             "SequentialPipelineBlocks",
             "[bad-declaration] at `work`: `Mine.expected_components` holds the class `Linear`, which is not a "
-            '`ComponentSpec`; write `ComponentSpec("name")`',
+            '`ComponentSpec`; write `ComponentSpec("name", Linear)`',
             "[bad-declaration] at `work`: `Mine.expected_configs` holds 'patch_size', which is not a `ConfigSpec`; "
             'write `ConfigSpec("patch_size", default=...)`',
         ),
@@ -350,8 +350,8 @@ MISTAKES = [
             "SequentialPipelineBlocks",
             "[bad-declaration] at `work`: `Mine.inputs` holds an `InputParam` without a name; give it one: "
             '`InputParam("name")`',
-            "[bad-declaration] at `work`: `Mine.inputs` holds an `InputParam` whose name is the class `str`; give it "
-            'one: `InputParam("name")`',
+            "[bad-declaration] at `work`: `Mine.inputs` holds an `InputParam` whose name is the class `str`; put a "
+            'name first: `InputParam("name", str)`',
         ),
     ),
     Mistake(
@@ -428,8 +428,15 @@ MISTAKES = [
         lambda: pipeline(work=leaf(expected_components=[ComponentSpec("device")])),
         DefinitionError,
         ValueError,
-        "a block of `SequentialPipelineBlocks` expects a component or configuration value `device`, which is an "
-        "attribute of every pipeline; give it another name",
+        "block `work` (`Mine`) expects a component `device`, which is an attribute of every pipeline; give it another "
+        "name",
+    ),
+    Mistake(
+        "a configuration value with the name of an attribute of pipelines",
+        lambda: leaf(expected_configs=[ConfigSpec("blocks", 1)])().init_pipeline(),
+        DefinitionError,
+        ValueError,
+        "`Mine` expects a configuration value `blocks`, which is an attribute of every pipeline; give it another name",
     ),
     Mistake(
         "an unknown template of an input",
@@ -488,11 +495,19 @@ MISTAKES = [
         "`Mine.__call__` returned nothing; it must return two values: `return components, state`",
     ),
     Mistake(
+        "only the state is returned",
+        lambda: pipeline(work=leaf(lambda self, components, state: state))(),
+        DefinitionError,
+        ValueError,
+        "`Mine.__call__` returned only the state; it must return two values: `return components, state`",
+        ("in block `work`",),
+    ),
+    Mistake(
         "only `components` are returned",
         lambda: pipeline(work=leaf(lambda self, components, state: components))(),
         DefinitionError,
         ValueError,
-        "`Mine.__call__` returned only a ModularPipeline; it must return two values: `return components, state`",
+        "`Mine.__call__` returned only `components`; it must return two values: `return components, state`",
         ("in block `work`",),
     ),
     Mistake(
@@ -725,7 +740,7 @@ MISTAKES = [
         lambda: counting(leaf(lambda self, components, block_state, i: block_state))(),
         DefinitionError,
         ValueError,
-        "`Mine.__call__` returned only a BlockState; it must return two values: `return components, block_state`",
+        "`Mine.__call__` returned only the block state; it must return two values: `return components, block_state`",
         ("in block `count.add`, iteration 0 of loop `count` (i=0)",),
     ),
     Mistake(
@@ -827,7 +842,45 @@ MISTAKES = [
         lambda: SequentialPipelineBlocks.from_blocks_dict([Work]),  # type: ignore[arg-type]
         BlockTypeError,
         TypeError,
-        "`SequentialPipelineBlocks.from_blocks_dict` takes a dict of names and blocks, not a list",
+        "`SequentialPipelineBlocks.from_blocks_dict` takes a dict of names and blocks, not a list; write "
+        '`SequentialPipelineBlocks.from_blocks_dict({"name": block})`',
+    ),
+    Mistake(
+        "a list of blocks given to the class",
+        lambda: SequentialPipelineBlocks([Work]),
+        BlockTypeError,
+        TypeError,
+        "`SequentialPipelineBlocks()` takes no blocks; to put some together, give each a name: "
+        '`SequentialPipelineBlocks.from_blocks_dict({"name": block})`',
+    ),
+    Mistake(
+        "blocks given to a class of loops by keyword",
+        lambda: Count(block_classes=[Add]),  # type: ignore[call-arg]
+        BlockTypeError,
+        TypeError,
+        '`Count()` takes no blocks; to put some together, give each a name: `Count.from_blocks_dict({"name": block})`',
+    ),
+    Mistake(
+        "a block among its own sub-blocks",
+        lambda: _put_into_itself("again"),
+        DefinitionError,
+        ValueError,
+        "`SequentialPipelineBlocks` would contain itself, as `again`; put a copy there: `copy.deepcopy(block)`",
+    ),
+    Mistake(
+        "a block among its own sub-blocks, further down",
+        lambda: _put_into_itself("again", Count.from_blocks_dict({"add": Add})),
+        DefinitionError,
+        ValueError,
+        "`SequentialPipelineBlocks` would contain itself, as `again.count.inner`; put a copy there: "
+        "`copy.deepcopy(block)`",
+    ),
+    Mistake(
+        "a block as all of its own sub-blocks",
+        lambda: _replace_by_itself(sequence(work=Work)),
+        DefinitionError,
+        ValueError,
+        "`SequentialPipelineBlocks` would contain itself, as `work`; put a copy there: `copy.deepcopy(block)`",
     ),
     Mistake(
         "a function among the blocks",
@@ -851,19 +904,11 @@ MISTAKES = [
         "sub-block `work` is a ModularPipeline, which is not a block: give its `blocks`",
     ),
     Mistake(
-        "a block of diffusers among the blocks",
-        lambda: sequence(work=Peers),
-        BlockTypeError,
-        TypeError,
-        "sub-block `work` is the class `Peers`, a block of diffusers: import `ModularPipelineBlocks`, and the other "
-        "classes that it is made with, from `loopwright.modular_pipelines`",
-    ),
-    Mistake(
         "a class that needs arguments",
         lambda: sequence(work=Arguments),
         BlockTypeError,
         TypeError,
-        "sub-block `work` is the class `Arguments`, which needs the arguments name: give an instance, such as "
+        "sub-block `work` is the class `Arguments`, which needs the argument `name`: give an instance, such as "
         "`Arguments(name=...)`",
     ),
     Mistake(
@@ -1020,7 +1065,8 @@ MISTAKES = [
         )(prompt="dog", mask_image=PICTURE),
         UnknownInputError,
         TypeError,
-        'unknown input `mask_image`: it chooses blocks, and none declares it; add `InputParam("mask_image")`; '
+        "unknown input `mask_image`: block `encode` (`Mine`) chooses by it which of its blocks runs, but none of them "
+        'declares it as an input; add `InputParam("mask_image")` to the `inputs` of the block that it is for; '
         f"{WORK_TAKES}",
     ),
     Mistake(
@@ -1043,7 +1089,7 @@ MISTAKES = [
         DefinitionError,
         ValueError,
         "`Workflows._workflow_map` has ['prompt', 'image'] for `image2image`; it must be a dict of the inputs that "
-        'select the workflow, such as {"prompt": True}, or a tuple of such dicts',
+        "select the workflow, such as {'prompt': True, 'image': True}, or a tuple of such dicts",
     ),
     # ---------------------------------------------------------------- pipelines
     Mistake(
@@ -1058,7 +1104,9 @@ MISTAKES = [
         lambda: ModularPipeline("owner/model"),  # type: ignore[arg-type]
         BlockTypeError,
         TypeError,
-        f"`blocks` is a str, which is not a block: {BLOCK}",
+        "`blocks` is the str 'owner/model', and a pipeline is made of blocks; for a model in a folder, write "
+        "`load_pipeline(TextToImageBlocks(), folder)`, both from `loopwright.diffusion`; for blocks of your own, give "
+        "the blocks here, and their components to `pipe.update_components(...)`",
     ),
     Mistake(
         "a check of a list",
@@ -1219,6 +1267,13 @@ MISTAKES = [
         f"the pipeline state has no value `imgaes`, did you mean `images`?; {WORK_HOLDS}",
     ),
     Mistake(
+        "an item of the result is misspelt",
+        lambda: work()(prompt="dog")["image"],
+        UnknownValueError,
+        KeyError,
+        f"the pipeline state has no value `image`, did you mean `images`?; {WORK_HOLDS}",
+    ),
+    Mistake(
         "a value that the result does not have",
         lambda: work()(prompt="dog").get("videos"),
         UnknownValueError,
@@ -1268,30 +1323,31 @@ MISTAKES = [
         lambda: work().update_components(unet="owner/model"),
         ComponentLoadError,
         ValueError,
-        "component `unet` cannot be a str: to load it, give `ComponentSpec('unet', Linear, repo='owner/model')`",
+        "component `unet` cannot be the str 'owner/model': to load it from a repository or a folder, write "
+        "`pipe.update_components(unet=ComponentSpec('unet', Linear, repo='owner/model'))`",
     ),
     Mistake(
         "a `ComponentSpec` imported from diffusers",
         lambda: work().update_components(unet=peer.ComponentSpec("unet", torch.nn.Linear)),
         ComponentLoadError,
         ValueError,
-        "component `unet` cannot be a ComponentSpec: import `ComponentSpec` from `loopwright`, not from diffusers",
+        "component `unet` cannot be a `ComponentSpec` of diffusers: import `ComponentSpec` from `loopwright`",
     ),
     Mistake(
         "a spec without a place to load from",
         lambda: work().update_components(unet=ComponentSpec("unet", torch.nn.Linear)),
         ComponentLoadError,
         ValueError,
-        "component `unet` has no place to load from: set `pretrained_model_name_or_path` of its spec, or pass it to "
-        "`load()`",
+        "component `unet` cannot be loaded, as its `ComponentSpec` does not say from where: name a repository or a "
+        "folder, as in `ComponentSpec('unet', Linear, repo='owner/model')`",
     ),
     Mistake(
         "a spec of a class that loads nothing",
         lambda: ComponentSpec("unet", torch.nn.Linear, repo="owner/model").load(),
         ComponentLoadError,
         ValueError,
-        "component `unet` (Linear) cannot be loaded: the class has no `from_pretrained`; make one, and give it to "
-        "`update_components`",
+        "component `unet` (Linear) cannot be loaded: the class has no `from_pretrained`; make the component "
+        "yourself, and give it to `pipe.update_components(unet=...)`",
     ),
     Mistake(
         "a spec without what its class needs",
@@ -1320,9 +1376,16 @@ MISTAKES = [
     Mistake(
         "an unknown argument of `to`",
         lambda: work().to(torch_dtype=torch.float16),
+        UnknownInputError,
         TypeError,
+        "`to` takes a device, a dtype, or both, and no `torch_dtype`, did you mean `dtype`?",
+    ),
+    Mistake(
+        "too many arguments of `to`",
+        lambda: work().to("cpu", torch.float16, True),
+        UnknownInputError,
         TypeError,
-        "`to` takes a device, a dtype, or both, not 'torch_dtype'",
+        "`to` takes a device, a dtype, or both, not 3 values",
     ),
     # ---------------------------------------------------------------- the blocks for diffusion
     Mistake(
@@ -1347,7 +1410,7 @@ MISTAKES = [
         lambda: embedded_pipeline(dtype="float16"),  # type: ignore[arg-type]
         InvalidInputError,
         ValueError,
-        "`dtype` must be a `torch.dtype`, such as `torch.float32`, not 'float16'",
+        "`dtype` must be a `torch.dtype`, such as `torch.float32`, not 'float16', did you mean `torch.float16`?",
     ),
     Mistake(
         "a folder without a model",
@@ -1377,7 +1440,7 @@ MISTAKES = [
         lambda: draw(guidance_scale=float("nan")),
         InvalidInputError,
         ValueError,
-        "`guidance_scale` must be a number, not nan",
+        "`guidance_scale` must be a finite number, not nan",
         ("in block `check_inputs`",),
     ),
     Mistake(
@@ -1488,6 +1551,20 @@ MISTAKES = [
 ]
 
 
+def _put_into_itself(name: str, loop: Any = None) -> None:
+    """Puts a sequence among its own sub-blocks, at once or as a block of a loop that is put there."""
+    outer = sequence(work=Work)
+    if loop is None:
+        outer.sub_blocks[name] = outer
+    else:
+        loop.sub_blocks["inner"] = outer
+        outer.sub_blocks.insert(name, sequence(count=loop), 0)
+
+
+def _replace_by_itself(blocks: Any) -> None:
+    blocks.sub_blocks = {"work": blocks}
+
+
 def _with_a_generator() -> Any:
     state = work()(prompt="dog")
     state.set("rest", (number for number in range(3)))
@@ -1547,8 +1624,51 @@ WARNINGS: list[tuple[str, Any, str]] = [
     (
         "a trigger is misspelt",
         composite(Choose, block_trigger_inputs=["imgae"]),
-        "warning [unknown-trigger]: chooses by `imgae`, which no block reads or writes, did you mean `image`?; declare "
-        'it where it is read: `InputParam("imgae")`',
+        "warning [unknown-trigger]: chooses by `imgae`, which no block reads or writes, did you mean `image`?; no call "
+        "can give it, so `select_block` always gets `imgae=None`; correct `block_trigger_inputs`, or, if the name is "
+        'right, add `InputParam("imgae")` to the `inputs` of the block that it is for',
+    ),
+    (
+        "a trigger is misspelt, and another is not",
+        composite(
+            AutoPipelineBlocks,
+            block_classes=[leaf(inputs=[InputParam("mask_image")]), leaf(inputs=[InputParam("image")]), leaf()],
+            block_names=["inpainting", "image2image", "text2image"],
+            block_trigger_inputs=["mask", "image", None],
+        ),
+        "warning [unknown-trigger]: chooses by `mask`, which no block reads or writes, did you mean `mask_image`?; no "
+        "call can give it, so `inpainting` never runs; correct `block_trigger_inputs`, or, if the name is right, add "
+        '`InputParam("mask")` to the `inputs` of the block that it is for',
+    ),
+    (
+        "the only trigger is misspelt",
+        composite(
+            AutoPipelineBlocks,
+            block_classes=[leaf(inputs=[InputParam("image")]), leaf()],
+            block_names=["image2image", "text2image"],
+            block_trigger_inputs=["imgae", None],
+        ),
+        "warning [unknown-trigger]: chooses by `imgae`, which no block reads or writes, did you mean `image`?; no call "
+        "can give it, so `text2image` runs every time; correct `block_trigger_inputs`, or, if the name is right, add "
+        '`InputParam("imgae")` to the `inputs` of the block that it is for',
+    ),
+    (
+        "the only trigger is misspelt, and there is no default",
+        composite(
+            AutoPipelineBlocks,
+            block_classes=[leaf(inputs=[InputParam("image")])],
+            block_names=["image2image"],
+            block_trigger_inputs=["imgae"],
+        ),
+        "warning [unknown-trigger]: chooses by `imgae`, which no block reads or writes, did you mean `image`?; no call "
+        "can give it, so none of its blocks ever runs; correct `block_trigger_inputs`, or, if the name is right, add "
+        '`InputParam("imgae")` to the `inputs` of the block that it is for',
+    ),
+    (
+        "two workflows are selected by the same inputs",
+        composite(Workflows, _workflow_map={"a": {"prompt": True}, "b": ({"prompt": "dog", "image": None},)}),
+        "warning [equal-workflows]: the workflows `a` and `b` of `Mine` are selected by the same inputs, `prompt`, so "
+        "both are the same blocks; name another input for one of them in `_workflow_map`, or take it out",
     ),
     (
         "a value is called differently where it is read",

@@ -47,6 +47,16 @@ class TestPipelineState:
         assert state.steps == 3
         assert not hasattr(state, "absent")
 
+    def test_values_are_items(self, state: PipelineState) -> None:
+        assert state["steps"] == 3
+        assert state["absent"] is None
+        assert "steps" in state
+        assert "absent" not in state
+
+    def test_is_not_iterable(self, state: PipelineState) -> None:
+        with pytest.raises(TypeError, match="not iterable"):
+            iter(state)
+
     def test_a_group_keeps_the_order_in_which_its_names_were_first_written(self, state: PipelineState) -> None:
         state.set("embeds", "again", kwargs_type="fields")
         assert list(state.get_by_kwargs("fields").items()) == [("embeds", "again"), ("mask", "m")]
@@ -160,6 +170,12 @@ class TestBlockState:
 
     def test_an_absent_item_is_none(self) -> None:
         assert BlockState()["absent"] is None
+
+    def test_says_what_it_holds_and_is_not_iterable(self) -> None:
+        assert "x" in BlockState(x=None)
+        assert "y" not in BlockState(x=None)
+        with pytest.raises(TypeError, match="not iterable"):
+            iter(BlockState(x=1))
 
     def test_an_absent_attribute_is_an_error_that_names_the_nearest_when_it_leaves_the_block(self) -> None:
         class Misspells(ModularPipelineBlocks):

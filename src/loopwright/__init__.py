@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 _registry.provide("pipeline", "loopwright.pipeline:ModularPipeline")
+_registry.provide("bridged", "loopwright.bridge:bridged")
 _registry.provide("describe", "loopwright.describe:describe")
 
 

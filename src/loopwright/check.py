@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 from loopwright.blocks import (
+    AutoPipelineBlocks,
     ConditionalPipelineBlocks,
     LoopSequentialPipelineBlocks,
     ModularPipelineBlocks,
     SequentialPipelineBlocks,
     walk,
 )
-from loopwright.blocks.composite import loop_variables_of, missing_variable_message
+from loopwright.blocks.composite import loop_variables_of, missing_variable
 from loopwright.blocks.dataflow import carried_values, execution_units, readers_and_writers
 from loopwright.blocks.declarations import declaration_mistakes, misspelt_attributes, signature_mistake
 from loopwright.blocks.documentation import type_name
-from loopwright.blocks.source import given_variables, keeps_block_state, state_access, wrapper_access
+from loopwright.blocks.loop import RESERVED_VARIABLES, reserved_variable
+from loopwright.blocks.source import (
+    given_variables,
+    keeps_block_state,
+    positional_steps,
+    state_access,
+    wrapper_access,
+)
 from loopwright.blocks.sub_blocks import as_block
 from loopwright.errors import CheckError, did_you_mean
 from loopwright.params import InputParam, OutputParam
@@ -64,6 +73,8 @@ def check(blocks: Any) -> list[Finding]:
         misspelt-attribute: a class has an attribute of a wrong name, and lacks the one that is meant.
         bad-signature: a method has no room for the arguments that it is called with.
         missing-loop-variable: a block requires a loop variable that its loop does not give.
+        positional-loop-variable: a loop gives `loop_step` a variable by position.
+        reserved-loop-variable: a loop gives a variable of a name under which every block gets something else.
         read-before-write: a block of a loop reads a value that nobody has written and that is not an input.
         option-collision: an input has the name of a call option, or of a method of the state.
 
@@ -71,6 +82,7 @@ def check(blocks: Any) -> list[Finding]:
         not-defined: a block does not say what it does.
         lost-outputs: a block takes its values out of the state, and never gives any back.
         unknown-trigger: a conditional chooses by a name that no block reads or writes.
+        equal-workflows: two workflows are selected by the same inputs.
         clashing-type, clashing-default, clashing-component: two blocks declare one name differently.
         near-miss: a block reads a name that nobody writes, and that is nearly one that an earlier block writes.
 
@@ -96,6 +108,7 @@ def check(blocks: Any) -> list[Finding]:
         *_undefined(tree),
         *_lost_outputs(tree),
         *_unknown_triggers(tree),
+        *_equal_workflows(tree),
         *_clashes(tree),
         *_near_misses(tree),
         *_carried(tree),
@@ -136,11 +149,12 @@ def _errors(tree: ModularPipelineBlocks) -> Iterator[Finding]:
         yield from _misspelt(path, block)
         yield from _bad_signatures(path, block)
     for variable in loop_variables_of(type(tree)).required:
-        message = missing_variable_message("", tree, variable, None)
-        yield Finding("missing-loop-variable", "error", "", message, "put the block into a loop that gives it one")
-    yield from _missing_variables(tree, "", None)
+        yield Finding("missing-loop-variable", "error", "", *missing_variable("", tree, variable, ()))
+    yield from _missing_variables(tree, "", frozenset(), None)
     for path, block in walk(tree):
         if isinstance(block, LoopSequentialPipelineBlocks):
+            yield from _positional_variables(path, block)
+            yield from _reserved_variables(path, block)
             yield from _reads_before_writes(path, block)
     yield from _option_collisions(tree)
 
@@ -166,21 +180,49 @@ def _bad_signatures(path: str, block: ModularPipelineBlocks) -> Iterator[Finding
             yield Finding("bad-signature", "error", path, *mistake)
 
 
+def _positional_variables(path: str, loop: LoopSequentialPipelineBlocks) -> Iterator[Finding]:
+    cls = type(loop)
+    for values, keywords in positional_steps(cls, LoopSequentialPipelineBlocks):
+        wanted = [v for child in loop.sub_blocks.values() for v in loop_variables_of(type(child)).required]
+        names = [name for name in dict.fromkeys(wanted) if not any(k.startswith(f"{name}=") for k in keywords)]
+        given = values[2:]
+        named = [f"{name}={value}" for name, value in zip_longest(names[: len(given)], given, fillvalue="name")]
+        yield Finding(
+            "positional-loop-variable",
+            "error",
+            path,
+            f"`{cls.__name__}` gives a loop variable by position, in "
+            f"`self.loop_step({', '.join([*values, *keywords])})`",
+            f"give it by name: `self.loop_step({', '.join([*values[:2], *named, *keywords])})`",
+        )
+
+
+def _reserved_variables(path: str, loop: LoopSequentialPipelineBlocks) -> Iterator[Finding]:
+    variables = given_variables(type(loop), LoopSequentialPipelineBlocks)
+    if variables is None or type(loop).__call__ is not LoopSequentialPipelineBlocks.__call__:
+        return
+    for name in RESERVED_VARIABLES:
+        if name in variables.ever:
+            yield Finding("reserved-loop-variable", "error", path, *reserved_variable(type(loop), "yields", name))
+
+
 def _missing_variables(
-    block: ModularPipelineBlocks, path: str, given: frozenset[str] | None, known: bool = True
+    block: ModularPipelineBlocks, path: str, given: frozenset[str], loop: type | None, known: bool = True
 ) -> Iterator[Finding]:
     """Required loop variables that are not given.
 
     Args:
         block: a block whose children are looked at.
         path: its path.
-        given: the variables that the loops around its children give; None if there is no loop.
+        given: the variables that the loops around its children give.
+        loop: the class of the innermost of them, None if there is none.
         known: whether `given` is all of them.
     """
     if isinstance(block, LoopSequentialPipelineBlocks):
         variables = given_variables(type(block), LoopSequentialPipelineBlocks)
         known = known and variables is not None
-        given = (given or frozenset()) | (frozenset() if variables is None else variables.ever)
+        given |= frozenset() if variables is None else variables.ever
+        loop = type(block)
     elif block.sub_blocks and not isinstance(block, (SequentialPipelineBlocks, ConditionalPipelineBlocks)):
         return  # a composite of somebody's own calls its blocks as it likes
     elif type(block).__call__ not in (SequentialPipelineBlocks.__call__, ConditionalPipelineBlocks.__call__):
@@ -190,17 +232,10 @@ def _missing_variables(
         # without a source of the loop, the first iteration tells
         if known:
             for variable in loop_variables_of(type(child)).required:
-                if variable not in (given or ()):
-                    yield Finding(
-                        "missing-loop-variable",
-                        "error",
-                        inner,
-                        missing_variable_message(name, child, variable, given),
-                        f"give it in `{type(block).__name__}`, or give the argument a default"
-                        if given is not None
-                        else "put the block into a loop that gives it, or give the argument a default",
-                    )
-        yield from _missing_variables(child, inner, given, known)
+                if variable not in given:
+                    mistake = missing_variable(name, child, variable, given, loop)
+                    yield Finding("missing-loop-variable", "error", inner, *mistake)
+        yield from _missing_variables(child, inner, given, loop, known)
 
 
 def _reads_before_writes(path: str, loop: LoopSequentialPipelineBlocks) -> Iterator[Finding]:
@@ -295,15 +330,56 @@ def _unknown_triggers(tree: ModularPipelineBlocks) -> Iterator[Finding]:
     readers, writers = readers_and_writers(tree)
     known = {*readers, *writers}
     for path, block in walk(tree):
-        for trigger in block.block_trigger_inputs if isinstance(block, ConditionalPipelineBlocks) else ():
+        if not isinstance(block, ConditionalPipelineBlocks):
+            continue
+        for trigger in block.block_trigger_inputs:
             if trigger is not None and trigger not in known:
                 yield Finding(
                     "unknown-trigger",
                     "warning",
                     path,
-                    f"chooses by `{trigger}`, which no block reads or writes{did_you_mean(trigger, known)}",
-                    f'declare it where it is read: `InputParam("{trigger}")`',
+                    f"chooses by `{trigger}`, which no block reads or writes{did_you_mean(trigger, known)}; no call "
+                    f"can give it, so {_choice_without(trigger, block, known)}",
+                    f'correct `block_trigger_inputs`, or, if the name is right, add `InputParam("{trigger}")` to the '
+                    f"`inputs` of the block that it is for",
                 )
+
+
+def _choice_without(trigger: str, block: ConditionalPipelineBlocks, known: set[str]) -> str:
+    """What a conditional does if one of its triggers can never be given.
+
+    Args:
+        trigger: the trigger.
+        block: the conditional.
+        known: the names of the values that there may be.
+    """
+    if isinstance(block, AutoPipelineBlocks):
+        if known.isdisjoint(block.block_trigger_inputs):
+            name = block.default_block_name
+            return f"`{name}` runs every time" if name is not None else "none of its blocks ever runs"
+        return f"`{block.block_names[block.block_trigger_inputs.index(trigger)]}` never runs"
+    return f"`select_block` always gets `{trigger}=None`"
+
+
+def _equal_workflows(tree: ModularPipelineBlocks) -> Iterator[Finding]:
+    for path, block in walk(tree):
+        names: dict[frozenset[str], str] = {}
+        for name, triggers in (block._workflow_map or {}).items():
+            for spelling in triggers if isinstance(triggers, tuple) else (triggers,):
+                if not isinstance(spelling, Mapping):
+                    continue
+                # only whether an input is given counts
+                given = frozenset(key for key, value in spelling.items() if value is not None)
+                first = names.setdefault(given, name)
+                if first != name:
+                    yield Finding(
+                        "equal-workflows",
+                        "warning",
+                        path,
+                        f"the workflows `{first}` and `{name}` of `{type(block).__name__}` are selected by the same "
+                        f"inputs, {_listed(key for key in spelling if key in given)}, so both are the same blocks",
+                        "name another input for one of them in `_workflow_map`, or take it out",
+                    )
 
 
 def _clashes(tree: ModularPipelineBlocks) -> Iterator[Finding]:

@@ -210,7 +210,7 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that is most like `name`, or None if none is alike.
 
     A candidate of which `name` is a part, or that is a part of `name`, counts as alike. Words count for more than
-    letters, unless nearly all letters agree: `steps` is like `num_inference_steps`, not like `state`. One or two letters
+    letters, unless nearly all letters agree: `steps` is like `num_inference_steps`, not like `state`. One letter or two
     are like a candidate that begins with them: `i` is like `index`.
     """
     known = [candidate for candidate in candidates if candidate]
@@ -222,7 +222,7 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
         return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=cutoff)), None)
 
     if len(name) < 3:
-        return by_letters(0.6) or closest(c for c in known if c.startswith(name))
+        return by_letters(0.6) or closest(c for c in known if name and c.startswith(name))
     words = {c: set(c.lower().split("_")) for c in (name, *known)}
     parts = [c for c in known if words[name] <= words[c] or words[c] <= words[name] or name in c or c in name]
     sharing = [c for c in known if words[name] & words[c]]

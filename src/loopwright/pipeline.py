@@ -21,10 +21,12 @@ from loopwright.blocks.composite import run_whole
 from loopwright.blocks.sub_blocks import as_block, from_diffusers
 from loopwright.check import CALL_OPTIONS, raise_errors
 from loopwright.errors import (
+    BlockTypeError,
     ComponentLoadError,
     DefinitionError,
     OutputNotSetError,
     UnknownComponentError,
+    UnknownInputError,
     close_location,
     did_you_mean,
     kind_of,
@@ -78,16 +80,20 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
                 "this version does not load components by itself, and has no ComponentsManager: load them, and give "
                 "them to `update_components`"
             )
+        if isinstance(blocks, (str, PathLike)):
+            raise BlockTypeError(
+                f"`blocks` is the {type(blocks).__name__} {str(blocks)!r}, and a pipeline is made of blocks; for a "
+                f"model in a folder, write `load_pipeline(TextToImageBlocks(), folder)`, both from "
+                f"`loopwright.diffusion`; for blocks of your own, give the blocks here, and their components to "
+                f"`pipe.update_components(...)`"
+            )
         tree: ModularPipelineBlocks = as_block(blocks, "`blocks`")
         if workflow is not None:
             tree = tree.get_workflow(workflow)
         raise_errors(tree)
         for name in [*tree.component_names, *(spec.name for spec in tree.expected_configs)]:
             if hasattr(ModularPipeline, str(name)):
-                raise DefinitionError(
-                    f"a block of `{type(tree).__name__}` expects a component or configuration value `{name}`, which is "
-                    f"an attribute of every pipeline; give it another name"
-                )
+                raise DefinitionError(_taken_name(tree, str(name)))
         self._blocks = tree
         self._component_specs: dict[str, ComponentSpec] = {
             str(spec.name): deepcopy(spec) for spec in tree.expected_components
@@ -297,10 +303,11 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
         """
         kwargs.pop("silence_dtype_warnings", None)
         unknown = set(kwargs) - {"device", "dtype"}
-        if unknown or len(args) > 2:
-            raise TypeError(
-                f"`to` takes a device, a dtype, or both, not {', '.join(map(repr, [*args, *sorted(unknown)]))}"
-            )
+        for name in sorted(unknown):
+            hint = did_you_mean(name, ("device", "dtype"))
+            raise UnknownInputError(f"`to` takes a device, a dtype, or both, and no `{name}`{hint}")
+        if len(args) > 2:
+            raise UnknownInputError(f"`to` takes a device, a dtype, or both, not {len(args)} values")
         for module in self._modules():
             module.to(*args, **kwargs)
         return self
@@ -496,6 +503,22 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
                     raise OutputNotSetError(self._blocks._unset_message(name))
 
 
+def _taken_name(tree: ModularPipelineBlocks, name: str) -> str:
+    """What to tell somebody whose block expects a component or configuration value that hides one of the pipeline's."""
+    expecting = [
+        (path, block, kind)
+        for path, block in walk(tree)
+        for kind, specs in (("component", block.expected_components), ("configuration value", block.expected_configs))
+        if any(spec.name == name for spec in specs)
+    ]
+    path, block, kind = expecting[-1]  # the composites around it come first
+    cls = f"`{type(block).__name__}`"
+    return (
+        f"{f'block `{path}` ({cls})' if path else cls} expects a {kind} `{name}`, which is an attribute of every "
+        f"pipeline; give it another name"
+    )
+
+
 def _require_component(name: str, given: Any, spec: ComponentSpec) -> None:
     """Check that what is given for a component can be one.
 
@@ -503,15 +526,18 @@ def _require_component(name: str, given: Any, spec: ComponentSpec) -> None:
         ComponentLoadError: it is a class, the name of a repository, or a spec of diffusers.
     """
     hint = f", {spec.type_hint.__name__}" if isinstance(spec.type_hint, type) else ""
+    what = kind_of(given)
     if isinstance(given, type):
         advice = f"give an instance of it, or `ComponentSpec({name!r}, {given.__name__}, ...)`, which makes one"
     elif isinstance(given, (str, PathLike)):
-        advice = f"to load it, give `ComponentSpec({name!r}{hint}, repo={str(given)!r})`"
+        what = f"the {type(given).__name__} {str(given)!r}"
+        spec_given = f"ComponentSpec({name!r}{hint}, repo={str(given)!r})"
+        advice = f"to load it from a repository or a folder, write `pipe.update_components({name}={spec_given})`"
     elif from_diffusers(given, ComponentSpec):
-        advice = "import `ComponentSpec` from `loopwright`, not from diffusers"
+        what, advice = "a `ComponentSpec` of diffusers", "import `ComponentSpec` from `loopwright`"
     else:
         return
-    raise ComponentLoadError(f"component `{name}` cannot be {kind_of(given)}: {advice}")
+    raise ComponentLoadError(f"component `{name}` cannot be {what}: {advice}")
 
 
 def _library_and_class(component: Any) -> tuple[str | None, str | None]:

@@ -177,9 +177,10 @@ class ComponentSpec:
         place = {name: kwargs.pop(name, getattr(self, name)) for name in LOADING_FIELDS}
         source = place.pop("pretrained_model_name_or_path")
         if source is None:
+            hint = f", {self.type_hint.__name__}" if isinstance(self.type_hint, type) else ""
             raise ComponentLoadError(
-                f"component `{self.name}` has no place to load from: set `pretrained_model_name_or_path` of its spec, "
-                f"or pass it to `load()`"
+                f"component `{self.name}` cannot be loaded, as its `ComponentSpec` does not say from where: name a "
+                f"repository or a folder, as in `ComponentSpec({self.name!r}{hint}, repo='owner/model')`"
             )
 
         import torch
@@ -197,8 +198,8 @@ class ComponentSpec:
         method = "from_single_file" if from_file else "from_pretrained"
         if not hasattr(loader, method):
             raise ComponentLoadError(
-                f"component `{self.name}` ({loader.__name__}) cannot be loaded: the class has no `{method}`; make one, "
-                f"and give it to `update_components`"
+                f"component `{self.name}` ({loader.__name__}) cannot be loaded: the class has no `{method}`; make the "
+                f"component yourself, and give it to `pipe.update_components({self.name}=...)`"
             )
         try:
             component = getattr(loader, method)(source, **place, **kwargs)

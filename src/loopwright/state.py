@@ -126,6 +126,16 @@ class PipelineState:
         groups = {kind: list(names) for kind, names in self.kwargs_mapping.items()}
         return PipelineState(fork_values(self.values, {} if memo is None else memo), groups)
 
+    def __getitem__(self, key: str) -> Any:
+        """The value of a name; the same as `get`."""
+        return self.get(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.values
+
+    # otherwise `__getitem__` would make it a sequence without end
+    __iter__ = None
+
     def __getattr__(self, name: str) -> Any:
         values = self.__dict__.get("values")
         # a state that is being unpickled has no values yet, and special names are asked for by copy and pickle
@@ -195,6 +205,12 @@ class BlockState:
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.__dict__[key] = value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.__dict__
+
+    # otherwise `__getitem__` would make it a sequence without end
+    __iter__ = None
 
     if TYPE_CHECKING:
 

@@ -44,6 +44,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         {"latents": torch.zeros(1, 4, 16, 16)},
         "`latents` must have the shape (1, 8, 16, 16) (images, channels, height, width in latents), not (1, 4, 16, 16)",
     ),
+    (
+        {"strength": 0.5},
+        "`strength` says how far to go from an image, and no `image` was given; give one, or leave `strength` out",
+    ),
     ({"image": IMAGE, "strength": 2}, "`strength` must be a number between 0 and 1, not 2"),
     (
         {"image": "apple.png"},
@@ -91,6 +95,12 @@ def test_a_mistake_of_a_morph(inputs: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError) as raised:
         embedded_pipeline(workflow="morph")(**inputs)
     assert str(raised.value) == message
+
+
+def test_a_strength_may_come_with_latents_in_place_of_an_image(pipe: Any) -> None:
+    latents = pipe(prompt="dog", image=IMAGE, num_inference_steps=1, output="image_latents")
+    inputs = {"prompt": "dog", "strength": 0.0, "output_type": "latent", "output": "images"}
+    assert torch.equal(pipe(image_latents=latents, **inputs), pipe(image=IMAGE, **inputs))
 
 
 def test_images_may_be_pictures_arrays_or_tensors(pipe: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 from loopwright.blocks import documentation, epoch, facts
 from loopwright.blocks.declarations import require_declarations
 from loopwright.blocks.registry import provided
-from loopwright.blocks.sub_blocks import SubBlocks
+from loopwright.blocks.sub_blocks import SubBlocks, refuse_cycle
 from loopwright.errors import (
     BlockTypeError,
     DefinitionError,
@@ -64,6 +64,8 @@ class ModularPipelineBlocks:
     model_name: str | None = None
     _requirements: dict[str, str] | None = None
     _workflow_map: dict[str, Any] | None = None
+    # the class of pipelines that the blocks of a family need; None if any will do
+    _pipeline_class: type[Any] | None = None
 
     _cache: facts.FactCache
     _sub_blocks: SubBlocks
@@ -125,7 +127,10 @@ class ModularPipelineBlocks:
     def sub_blocks(self, blocks: dict[str, Any]) -> None:
         if not isinstance(blocks, Mapping):
             raise BlockTypeError(f"`sub_blocks` must be a dict of names and blocks, not {kind_of(blocks)}")
-        self._sub_blocks = blocks if isinstance(blocks, SubBlocks) else SubBlocks(blocks)
+        children = blocks if isinstance(blocks, SubBlocks) else SubBlocks(blocks)
+        for name, block in children.items():
+            refuse_cycle(name, block, lambda inner: inner is self)
+        self._sub_blocks = children
 
     @property
     def outputs(self) -> list[OutputParam]:
@@ -194,7 +199,9 @@ class ModularPipelineBlocks:
         Raises:
             CheckError: the blocks do not fit together; see `loopwright.check`.
         """
-        return provided("pipeline")(
+        needed = (block._pipeline_class for _, block in facts.walk(self))
+        pipeline_class = next(filter(None, needed), None) or provided("pipeline")
+        return pipeline_class(
             blocks=deepcopy(self),
             pretrained_model_name_or_path=pretrained_model_name_or_path,
             components_manager=components_manager,

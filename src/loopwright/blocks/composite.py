@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -10,7 +11,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
 from loopwright.blocks.base import ModularPipelineBlocks
-from loopwright.blocks.declarations import is_list, misspelt_attributes, require_declarations
+from loopwright.blocks.declarations import Mistake, is_list, misspelt_attributes, require_declarations
 from loopwright.blocks.driving import driver_of
 from loopwright.blocks.facts import cached, combine_outputs, fresh, union, walk
 from loopwright.blocks.sub_blocks import SubBlocks
@@ -21,6 +22,7 @@ from loopwright.errors import (
     LoopwrightError,
     OutputNotSetError,
     UnknownValueError,
+    article,
     did_you_mean,
     kind_of,
     locate,
@@ -131,6 +133,14 @@ class CompositePipelineBlocks(ModularPipelineBlocks):
     block_classes: list[Any] = []
     block_names: list[str] = []
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if (args or kwargs) and cls.__init__.__module__.startswith("loopwright.blocks."):
+            raise BlockTypeError(
+                f"`{cls.__name__}()` takes no blocks; to put some together, give each a name: "
+                f'`{cls.__name__}.from_blocks_dict({{"name": block}})`'
+            )
+        return super().__new__(cls)
+
     def __init__(self) -> None:
         super().__init__()
         for attribute in ("block_classes", "block_names"):
@@ -167,7 +177,8 @@ class CompositePipelineBlocks(ModularPipelineBlocks):
         """
         if not isinstance(blocks_dict, Mapping):
             raise BlockTypeError(
-                f"`{cls.__name__}.from_blocks_dict` takes a dict of names and blocks, not {kind_of(blocks_dict)}"
+                f"`{cls.__name__}.from_blocks_dict` takes a dict of names and blocks, not {kind_of(blocks_dict)}; "
+                f'write `{cls.__name__}.from_blocks_dict({{"name": block}})`'
             )
         composite = cls()
         composite.sub_blocks = SubBlocks(blocks_dict)
@@ -258,7 +269,8 @@ class CompositePipelineBlocks(ModularPipelineBlocks):
         wanted = loop_variables_of(type(block))
         missing = [variable for variable in wanted.required if variable not in names]
         if missing:
-            raise LoopVariableError(missing_variable_message(name, block, missing[0], names))
+            loop = type(self) if hasattr(self, "loop_step") else None
+            raise LoopVariableError("; ".join(missing_variable(name, block, missing[0], names, loop)))
         takes = names if wanted.any else [n for n in names if n in wanted.required or n in wanted.optional]
         return Step(
             name=name,
@@ -346,14 +358,17 @@ def explained(error: Exception, block: ModularPipelineBlocks, components: Any, s
         return unknown.with_traceback(error.__traceback__)
     text = str(error)
     raised_here = error.__traceback__ is not None and error.__traceback__.tb_next is None
-    if not raised_here or "unpack" not in text:
+    single = re.search(r"non-iterable (\S+) object|'(\S+)' object is not iterable", text)
+    if not raised_here or not (single or "unpack" in text):
         if "'NoneType' object" in text and not hasattr(error, "loopwright"):
             _note_missing_components(error, block, components)
         return error
-    if "non-iterable" in text:
-        kind = text.split()[-2]
-        return _wrong_return(block, state, "nothing" if kind == "NoneType" else f"only a {kind}")
-    return _wrong_return(block, state, "more than two values" if "too many" in text else "fewer than two values")
+    if single is None:
+        return _wrong_return(block, state, "more than two values" if "too many" in text else "fewer than two values")
+    kind = single[1] or single[2]
+    known = {"NoneType": "nothing", "PipelineState": "only the state", "BlockState": "only the block state"}
+    known[type(components).__name__] = "only `components`"
+    return _wrong_return(block, state, known.get(kind, f"only {article(kind)} {kind}"))
 
 
 def check_returned(block: ModularPipelineBlocks, state: Any, now_components: Any, now_state: Any) -> None:
@@ -368,9 +383,20 @@ def check_returned(block: ModularPipelineBlocks, state: Any, now_components: Any
     Raises:
         DefinitionError: the second is not such a state, or the first cannot be `components`.
     """
+    states = (PipelineState, BlockState)
+    if isinstance(now_components, type(state)) and not isinstance(now_state, states):
+        raise DefinitionError(
+            f"`{type(block).__name__}.__call__` returned its two values in the wrong order, the state first; write "
+            f"`return components, {_state_name(state)}`"
+        )
+    if isinstance(now_state, BlockState) and not isinstance(state, BlockState):
+        raise DefinitionError(
+            f"`{type(block).__name__}.__call__` returned the block state in place of the state; put it back with "
+            f"`self.set_block_state(state, block_state)`, and write `return components, state`"
+        )
     if not isinstance(now_state, type(state)):
         raise _wrong_return(block, state, f"{kind_of(now_state)} as the state")
-    if isinstance(now_components, (PipelineState, BlockState)):
+    if isinstance(now_components, states):
         raise _wrong_return(block, state, f"{kind_of(now_components)} as `components`")
 
 
@@ -383,27 +409,41 @@ def _note_missing_components(error: Exception, block: ModularPipelineBlocks, com
 
 
 def _wrong_return(block: ModularPipelineBlocks, state: Any, what: str) -> DefinitionError:
-    name = "block_state" if isinstance(state, BlockState) else "state"
     return DefinitionError(
-        f"`{type(block).__name__}.__call__` returned {what}; it must return two values: `return components, {name}`"
+        f"`{type(block).__name__}.__call__` returned {what}; it must return two values: "
+        f"`return components, {_state_name(state)}`"
     )
 
 
-def missing_variable_message(
-    name: str, block: ModularPipelineBlocks, variable: str, given: Iterable[str] | None
-) -> str:
+def _state_name(state: Any) -> str:
+    """What the state is called in the documentation."""
+    return "block_state" if isinstance(state, BlockState) else "state"
+
+
+def missing_variable(
+    name: str, block: ModularPipelineBlocks, variable: str, given: Iterable[str], loop: Any = None
+) -> Mistake:
     """What to tell the author of a block whose required variable is not given.
 
     Args:
         name: the name of the block; empty if it has none.
         block: the block.
         variable: the variable.
-        given: the names of the variables that the loops around the block give; None if there is no loop around it.
+        given: the names of the variables that the loops around the block give.
+        loop: the class of the innermost of them; None if there is none, or it is not known.
     """
-    known = sorted(given or ())
-    cls = f"`{type(block).__name__}`"
-    takes = f"{f'block `{name}` ({cls})' if name else cls} takes the loop variable `{variable}`"
-    if not known:
-        return f"{takes}, and no loop gives it one"
-    listed = ", ".join(f"`{variable_name}`" for variable_name in known)
-    return f"{takes}, which the loop does not give{did_you_mean(variable, known)}; it gives {listed}"
+    known = sorted(given)
+    cls = type(block).__name__
+    takes = f"{f'block `{name}` (`{cls}`)' if name else f'`{cls}`'} takes the loop variable `{variable}`"
+    if loop is None and not known:
+        return Mistake(
+            f"{takes}, and there is no loop around it",
+            f"put the block into a loop that gives `{variable}`, or give the argument of `{cls}.__call__` a default",
+        )
+    where = "the loop around it" if loop is None else f"the loop `{loop.__name__}`"
+    remedy = f"let the loop give `{variable}`" if loop is None else loop._how_to_give(variable)
+    listed = ", ".join(f"`{variable_name}`" for variable_name in known) or "none"
+    return Mistake(
+        f"{takes}, which {where} does not give{did_you_mean(variable, known)}; it gives {listed}",
+        f"{remedy}, or rename the argument of `{cls}.__call__`, or give it a default",
+    )

@@ -87,15 +87,17 @@ def _item_mistake(item: Any, kind: type) -> Mistake | None:
         name, group = getattr(item, "name", None), getattr(item, "kwargs_type", None)
         if isinstance(name, str) or (name is None and group is not None and kind is InputParam):
             return None
-        what = "without a name" if name is None else f"whose name is {kind_of(name)}"
-        return Mistake(f"{_with_article(kind)} {what}", f"give it one: `{_written(kind, None)}`")
+        if name is None:
+            return Mistake(f"{_with_article(kind)} without a name", f"give it one: `{_written(kind, None)}`")
+        what = f"{_with_article(kind)} whose name is {kind_of(name)}"
+        return Mistake(what, f"put a name first: `{_written(kind, None, name)}`")
     if from_diffusers(item, kind):
         return Mistake(f"{_with_article(kind)} of diffusers", f"import `{kind.__name__}` from `loopwright`")
     name = _some_name(item)
     shown = f'`{type(item).__name__}("{name}")`' if hasattr(item, "name") and name else kind_of(item)
     return Mistake(
         f"{repr(item) if isinstance(item, str) else shown}, which is not {_with_article(kind)}",
-        f"write `{_written(kind, name)}`",
+        f"write `{_written(kind, name, item)}`",
     )
 
 
@@ -107,8 +109,10 @@ def _some_name(value: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _written(kind: type, name: str | None) -> str:
-    return f'{kind.__name__}("{name or "name"}"{", default=..." if kind is ConfigSpec else ""})'
+def _written(kind: type, name: str | None, given: Any = None) -> str:
+    """A declaration as the author should write it; what was given is its type hint if it is a class."""
+    more = f", {given.__name__}" if isinstance(given, type) else ""
+    return f'{kind.__name__}("{name or "name"}"{", default=..." if kind is ConfigSpec else more})'
 
 
 def _with_article(kind: type) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from loopwright.blocks.composite import CompositePipelineBlocks, check_returned
+from loopwright.blocks.declarations import Mistake
 from loopwright.blocks.driving import current_driver, driver_of
 from loopwright.blocks.facts import combine_outputs, first_of_each, outside_reads, union, walk
 from loopwright.blocks.source import given_variables
@@ -26,7 +27,19 @@ from loopwright.params import InputParam, OutputParam
 from loopwright.specs import ComponentSpec, ConfigSpec
 from loopwright.state import BlockState, loop_record
 
-__all__ = ["LoopSequentialPipelineBlocks"]
+__all__ = ["RESERVED_VARIABLES", "LoopSequentialPipelineBlocks", "reserved_variable"]
+
+RESERVED_VARIABLES = ("components", "state")
+"""What every block gets under these names; no loop variable may have one of them."""
+
+
+def reserved_variable(loop: type, yields: str, name: str) -> Mistake:
+    """What to tell the author of a loop that yields a variable of a reserved name."""
+    what = "its state" if name == "state" else "the components"
+    return Mistake(
+        f"`{loop.__name__}.iterate` {yields} the loop variable `{name}`, and every block gets {what} under that name",
+        "call it something else",
+    )
 
 
 class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
@@ -164,14 +177,29 @@ class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
                 except TypeError as error:
                     if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                         raise
-                    raise DefinitionError(
-                        f"`{type(self).__name__}.iterate` yielded variables of the names "
-                        f"{', '.join(map(repr, variables))}; a name must be a string, and not `components` or `state`"
-                    ) from error
+                    raise DefinitionError(self._wrong_names(variables)) from error
                 if driver is not None and driver.has_ended(self, block_state):
                     break
         self.set_block_state(state, block_state)
         return components, state
+
+    def _wrong_names(self, variables: Mapping[Any, Any]) -> str:
+        """What to tell an author whose `iterate` yielded names that cannot be those of loop variables."""
+        for name in variables:
+            if name in RESERVED_VARIABLES:
+                return "; ".join(reserved_variable(type(self), "yielded", name))
+        name = next((name for name in variables if not isinstance(name, str)), None)
+        return (
+            f"`{type(self).__name__}.iterate` yielded a loop variable whose name is {brief(name)}; a name must be a "
+            f'string, such as {{"i": i}}'
+        )
+
+    @classmethod
+    def _how_to_give(cls, variable: str) -> str:
+        """What the author of the loop does so that it gives a variable."""
+        if cls.__call__ is LoopSequentialPipelineBlocks.__call__:
+            return f"yield `{variable}` in `{cls.__name__}.iterate`"
+        return f"pass `{variable}` to `loop_step` in `{cls.__name__}`"
 
     def loop_total(self, components: Any, block_state: BlockState) -> int | None:
         """The number of iterations, for those who watch; None where it is not known before the end.

@@ -81,8 +81,10 @@ class SequentialPipelineBlocks(CompositePipelineBlocks):
         # several spellings of one workflow select the same blocks
         spelling = triggers[0] if isinstance(triggers, tuple) and triggers else triggers
         if not isinstance(spelling, Mapping):
+            names = [name for name in spelling if isinstance(name, str)] if isinstance(spelling, (list, set)) else []
             raise DefinitionError(
                 f"`{type(self).__name__}._workflow_map` has {brief(triggers)} for `{workflow_name}`; it must be a dict "
-                f'of the inputs that select the workflow, such as {{"prompt": True}}, or a tuple of such dicts'
+                f"of the inputs that select the workflow, such as {dict.fromkeys(names or ['prompt'], True)}, or a "
+                f"tuple of such dicts"
             )
         return self.get_execution_blocks(**spelling)

@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["GivenVariables", "StateAccess", "given_variables", "keeps_block_state", "state_access", "wrapper_access"]
+__all__ = [
+    "GivenVariables",
+    "StateAccess",
+    "given_variables",
+    "keeps_block_state",
+    "positional_steps",
+    "state_access",
+    "wrapper_access",
+]
 
 
 @dataclass(frozen=True)
@@ -121,15 +129,37 @@ def _yielded(function: ast.FunctionDef) -> list[frozenset[str]] | None:
 
 
 def _passed_to_loop_step(function: ast.FunctionDef) -> list[frozenset[str]] | None:
-    """For each call of `loop_step` the names of its keyword arguments; None if one has `**` arguments."""
+    """For each call of `loop_step` the names of its keyword arguments; None if one gives variables in another way."""
     found = []
+    for node in _steps(function):
+        names = _keyword_names(node)
+        if names is None or len(node.args) > 2:
+            return None
+        found.append(names - {"components", "state"})
+    return found
+
+
+def _steps(function: ast.FunctionDef) -> Iterator[ast.Call]:
+    """The calls of `loop_step` in a function."""
     for node in ast.walk(function):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "loop_step":
-            names = _keyword_names(node)
-            if names is None:
-                return None
-            found.append(names - {"components", "state"})
-    return found
+            yield node
+
+
+def positional_steps(loop_class: type, base: type) -> Iterator[tuple[list[str], list[str]]]:
+    """The calls of `self.loop_step` that give more by position than `components` and the state.
+
+    Yields:
+        The positional and the keyword arguments of each, as source.
+    """
+    if inspect.getattr_static(loop_class, "loop_step") is not inspect.getattr_static(base, "loop_step"):
+        return  # one of its own takes what it likes
+    for method in _own_methods(loop_class, base):
+        function = _function(method)
+        for call in () if function is None else _steps(function):
+            on_self = isinstance(call.func, ast.Attribute) and _is_name(call.func.value, "self")
+            if on_self and len(call.args) > 2 and not any(isinstance(value, ast.Starred) for value in call.args):
+                yield [ast.unparse(value) for value in call.args], [ast.unparse(keyword) for keyword in call.keywords]
 
 
 def _keyword_names(call: ast.Call) -> frozenset[str] | None:

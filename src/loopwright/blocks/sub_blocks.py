@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Self
 
 from loopwright.blocks import epoch
-from loopwright.errors import BlockTypeError, UnknownNameError, did_you_mean, kind_of
+from loopwright.blocks.registry import provided
+from loopwright.errors import BlockTypeError, DefinitionError, UnknownNameError, did_you_mean, kind_of
 
 __all__ = ["InsertableDict", "SubBlocks"]
 
@@ -44,6 +46,7 @@ class SubBlocks(InsertableDict):
 
     Raises:
         BlockTypeError: what is put in is not a block, or its name is not a string.
+        DefinitionError: what is put in is, or holds, the composite itself.
         UnknownNameError: what is asked for, or taken out, is not there.
     """
 
@@ -62,7 +65,7 @@ class SubBlocks(InsertableDict):
             self.__missing__(key)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, _sub_block(key, value))
+        super().__setitem__(key, self._sub_block(key, value))
         self._changed()
 
     def __delitem__(self, key: str) -> None:
@@ -77,7 +80,19 @@ class SubBlocks(InsertableDict):
                 f"{kind_of(index)}"
             )
         # made a block before anything is taken out, so that a failure changes nothing
-        return super().insert(key, _sub_block(key, value), index)
+        return super().insert(key, self._sub_block(key, value), index)
+
+    def _sub_block(self, name: Any, value: Any) -> Any:
+        """The block for what is put here under a name."""
+        if not isinstance(name, str) or not name:
+            given = kind_of(name) if isinstance(name, type) else repr(name)
+            raise BlockTypeError(
+                f"the name of a sub-block is {given}; it must be a string, and not an empty one: "
+                f'`{{"denoise": DenoiseStep}}`'
+            )
+        block = as_block(value, f"sub-block `{name}`")
+        refuse_cycle(name, block, lambda inner: inner._sub_blocks is self)
+        return block
 
     def clear(self) -> None:
         super().clear()
@@ -105,19 +120,28 @@ class SubBlocks(InsertableDict):
         return SubBlocks, (list(self.items()),)
 
 
-def _sub_block(name: Any, value: Any) -> Any:
-    """The block for what is put among sub-blocks under a name."""
-    if not isinstance(name, str) or not name:
-        given = kind_of(name) if isinstance(name, type) else repr(name)
-        raise BlockTypeError(
-            f"the name of a sub-block is {given}; it must be a string, and not an empty one: "
-            f'`{{"denoise": DenoiseStep}}`'
-        )
-    return as_block(value, f"sub-block `{name}`")
+def refuse_cycle(name: str, block: Any, is_owner: Callable[[Any], bool]) -> None:
+    """Raise a `DefinitionError` if a block that is put among the sub-blocks of another is, or holds, that other one.
+
+    Args:
+        name: the name that it is put there under.
+        block: the block.
+        is_owner: whether a block is the one among whose sub-blocks it is put.
+    """
+    below = [(name, block)]
+    while below:
+        path, inner = below.pop()
+        if is_owner(inner):
+            raise DefinitionError(
+                f"`{type(inner).__name__}` would contain itself, as `{path}`; put a copy there: `copy.deepcopy(block)`"
+            )
+        below.extend((f"{path}.{child}", value) for child, value in inner._sub_blocks.items())
 
 
 def as_block(value: Any, place: str) -> Any:
     """A block for what stands where a block belongs: an instance as it is, a class as an instance of it.
+
+    Those of diffusers become ours.
 
     Args:
         value: what was put there.
@@ -128,14 +152,11 @@ def as_block(value: Any, place: str) -> Any:
     """
     from loopwright.blocks.base import ModularPipelineBlocks
 
+    if from_diffusers(value, ModularPipelineBlocks):
+        value = provided("bridged")(value)
     if isinstance(value, ModularPipelineBlocks):
         return value
     if not (inspect.isclass(value) and issubclass(value, ModularPipelineBlocks)):
-        if from_diffusers(value, ModularPipelineBlocks):
-            raise BlockTypeError(
-                f"{place} is {kind_of(value)}, a block of diffusers: import `ModularPipelineBlocks`, and the other "
-                f"classes that it is made with, from `loopwright.modular_pipelines`"
-            )
         inside = isinstance(getattr(value, "_blocks", None), ModularPipelineBlocks)
         advice = "its `blocks`" if inside else "a subclass of `ModularPipelineBlocks`, or an instance of one"
         raise BlockTypeError(f"{place} is {kind_of(value)}, which is not a block: give {advice}")
@@ -151,12 +172,18 @@ def as_block(value: Any, place: str) -> Any:
         if not needed:
             raise
         raise BlockTypeError(
-            f"{place} is the class `{value.__name__}`, which needs the arguments {', '.join(needed)}: "
+            f"{place} is the class `{value.__name__}`, which needs the argument{'s' if len(needed) > 1 else ''} "
+            f"{', '.join(f'`{name}`' for name in needed)}: "
             f"give an instance, such as `{value.__name__}({', '.join(f'{n}=...' for n in needed)})`"
         ) from error
 
 
 def from_diffusers(value: Any, cls: type) -> bool:
-    """Whether a value is an instance, or a subclass, of the class of diffusers that has the name of one of ours."""
+    """Whether a value is an instance, or a subclass, of the class of diffusers that has the name of one of ours.
+
+    What the bridge made of it is not.
+    """
+    if isinstance(value, cls) or (inspect.isclass(value) and issubclass(value, cls)):
+        return False
     mro = (value if inspect.isclass(value) else type(value)).__mro__
     return any(base.__name__ == cls.__name__ and base.__module__.startswith("diffusers.") for base in mro)

@@ -60,6 +60,7 @@ class CheckInputsStep(ModularPipelineBlocks):
         _check_count("num_images_per_prompt", block_state.num_images_per_prompt)
         _check_count("num_inference_steps", block_state.num_inference_steps)
         _check_number("guidance_scale", block_state.guidance_scale)
+        _check_strength(state)
         if block_state.output_type not in OUTPUT_TYPES:
             raise InvalidInputError(
                 f"`output_type` must be one of {', '.join(OUTPUT_TYPES)}, not {block_state.output_type!r}"
@@ -140,6 +141,14 @@ def _check_prompts(prompt: Any, negative_prompt: Any) -> None:
         )
 
 
+def _check_strength(state: PipelineState) -> None:
+    """Of the workflows only some have a strength and an image, so this block does not declare them."""
+    if state.get("strength") is not None and state.get("image") is None and state.get("image_latents") is None:
+        raise InvalidInputError(
+            "`strength` says how far to go from an image, and no `image` was given; give one, or leave `strength` out"
+        )
+
+
 def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidInputError(f"`{name}` must be a whole number of at least 1, not {value!r}")
@@ -148,4 +157,4 @@ def _check_count(name: str, value: Any) -> None:
 def _check_number(name: str, value: Any) -> None:
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if value is not None and not fits:
-        raise InvalidInputError(f"`{name}` must be a number, not {value!r}")
+        raise InvalidInputError(f"`{name}` must be a {'finite ' * isinstance(value, float)}number, not {value!r}")

@@ -120,7 +120,12 @@ def _unknown_input(pipeline: Any, name: str) -> str:
     elif name.startswith("callback_on_step_end"):
         message = f"unknown input `{name}`: pass it as `callbacks={{{name!r}: ...}}`"
     elif name in pipeline._blocks._get_trigger_inputs():
-        message = f'unknown input `{name}`: it chooses blocks, and none declares it; add `InputParam("{name}")`'
+        path, block = next((p, b) for p, b in walk(pipeline._blocks) if name in getattr(b, "block_trigger_inputs", ()))
+        chooses = f"block `{path}` (`{type(block).__name__}`)" if path else f"`{type(block).__name__}`"
+        message = (
+            f"unknown input `{name}`: {chooses} chooses by it which of its blocks runs, but none of them declares it "
+            f'as an input; add `InputParam("{name}")` to the `inputs` of the block that it is for'
+        )
     taken = ", ".join(f"`{known}`" for known in [*names, *groups])
     return f"{message}; this pipeline takes {taken or 'no inputs'}"
 

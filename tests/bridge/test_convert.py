@@ -1,0 +1,202 @@
+"""Blocks and pipelines of diffusers become ours, and neither side changes with the other."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import diffusers
+import diffusers.modular_pipelines as theirs
+import pytest
+import torch
+
+import loopwright
+from loopwright.bridge import from_diffusers
+from loopwright.errors import BlockTypeError
+from tests.blocks.arithmetic import AddOne
+
+
+class Add(theirs.ModularPipelineBlocks):  # type: ignore[misc]
+    """A leaf of diffusers that was made with an argument."""
+
+    def __init__(self, amount: int = 1) -> None:
+        self.amount = amount
+        super().__init__()
+
+    @property
+    def description(self) -> str:
+        return f"Adds {self.amount}."
+
+    @property
+    def inputs(self) -> list[Any]:
+        return [theirs.InputParam("x", required=True)]
+
+    @property
+    def intermediate_outputs(self) -> list[Any]:
+        return [theirs.OutputParam("x")]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.get_block_state(state)
+        block_state.x = block_state.x + self.amount
+        self.set_block_state(state, block_state)
+        return components, state
+
+
+class AddInLoop(Add):
+    def __call__(self, components: Any, block_state: Any, i: int) -> tuple[Any, Any]:
+        block_state.x = block_state.x + self.amount * (i + 1)
+        return components, block_state
+
+
+class Loop(theirs.LoopSequentialPipelineBlocks):  # type: ignore[misc]
+    block_classes = [AddInLoop, AddInLoop]
+    block_names = ["first", "second"]
+
+    @property
+    def loop_inputs(self) -> list[Any]:
+        return [theirs.InputParam("count", default=3)]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.get_block_state(state)
+        with self.progress_bar(total=block_state.count) as bar:
+            for i in range(block_state.count):
+                components, block_state = self.loop_step(components, block_state, i=i)
+                bar.update()
+        self.set_block_state(state, block_state)
+        return components, state
+
+
+class Both(theirs.SequentialPipelineBlocks):  # type: ignore[misc]
+    """Overrides what it inherits, by `super()`."""
+
+    block_classes = [Add, Loop]
+    block_names = ["add", "loop"]
+
+    @property
+    def inputs(self) -> list[Any]:
+        return [*super().inputs, theirs.InputParam("more", default=5)]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        state.set("x", state.get("x") + state.get("more"))
+        return super().__call__(components, state)
+
+
+def test_a_tree_gives_what_it_gives_in_diffusers() -> None:
+    pipe, peer = from_diffusers(Both).init_pipeline(), Both().init_pipeline()
+    peer.blocks.sub_blocks["loop"].set_progress_bar_config(disable=True)
+    pipe.set_progress_bar_config(disable=True)
+    for inputs in ({"x": 1}, {"x": 2, "count": 4}, {"x": 3, "count": 1, "more": 0}):
+        assert pipe(**inputs, output="x") == peer(**inputs, output="x")
+
+
+def test_a_loop_of_diffusers_streams_and_its_total_is_that_of_its_progress_bar() -> None:
+    pipe = from_diffusers(Both()).init_pipeline()
+    events = [(event.path, event.index, event.total) for event in pipe.stream(x=1, progress=False)]
+    assert events == [("loop", 0, 3), ("loop", 1, 3), ("loop", 2, 3)]
+
+
+def test_the_result_is_an_instance_of_both_libraries_classes() -> None:
+    block = from_diffusers(Both())
+    assert isinstance(block, Both)
+    assert isinstance(block, loopwright.SequentialPipelineBlocks)
+    assert isinstance(block.sub_blocks["loop"], loopwright.LoopSequentialPipelineBlocks)
+    assert type(block).__name__ == "Both"
+    assert type(block) is type(from_diffusers(Both()))
+
+
+def test_a_class_is_made_an_instance_and_what_is_ours_stays_as_it_is() -> None:
+    assert from_diffusers(Add).amount == 1
+    block = from_diffusers(Add(4))
+    assert from_diffusers(block) is block
+
+
+def test_what_a_block_was_made_with_is_kept() -> None:
+    block = from_diffusers(Add(4))
+    assert block.description == "Adds 4."
+    assert block.init_pipeline()(x=1, output="x") == 5
+
+
+def test_declarations_are_of_our_classes() -> None:
+    block = from_diffusers(Both())
+    assert {type(param) for param in block.inputs} == {loopwright.InputParam}
+    assert {type(param) for param in block.sub_blocks["add"].intermediate_outputs} == {loopwright.OutputParam}
+
+
+def test_editing_either_side_does_not_change_the_other() -> None:
+    original = Both()
+    block = from_diffusers(original)
+    block.sub_blocks["loop"].sub_blocks.pop("second")
+    block.sub_blocks["add"].amount = 7
+    original.sub_blocks["new"] = Add()
+    assert list(original.sub_blocks["loop"].sub_blocks) == ["first", "second"]
+    assert original.sub_blocks["add"].amount == 1
+    assert list(block.sub_blocks) == ["add", "loop"]
+
+
+def test_a_bridged_block_can_be_copied() -> None:
+    block = copy.deepcopy(from_diffusers(Both()))
+    assert block.init_pipeline()(x=1, output="x", progress=False) == 19
+
+
+@pytest.mark.parametrize("block", [Add, Add(1)], ids=["class", "instance"])
+def test_blocks_of_diffusers_stand_wherever_blocks_do(block: Any) -> None:
+    sequence = loopwright.SequentialPipelineBlocks.from_blocks_dict({"ours": from_diffusers(Add), "theirs": block})
+    sequence.sub_blocks.insert("inserted", block, 0)
+    sequence.sub_blocks["set"] = block
+    assert sequence.init_pipeline()(x=0, output="x") == 4
+    assert loopwright.ModularPipeline(block)(x=0, output="x") == 1
+
+
+def test_blocks_of_both_libraries_run_in_one_loop() -> None:
+    loop = from_diffusers(Loop)
+    loop.sub_blocks["ours"] = AddOne
+    assert loop.init_pipeline()(x=0, count=2, output="x", progress=False) == 2 * (1 + 2) + 2
+
+
+def test_a_leaf_of_diffusers_that_takes_the_pipeline_state_runs_inside_a_loop() -> None:
+    loop = from_diffusers(Loop)
+    loop.sub_blocks["leaf"] = Add(10)
+    assert loop.init_pipeline()(x=0, count=2, output="x", progress=False) == 2 * (1 + 2) + 20
+
+
+def test_a_description_can_be_replaced() -> None:
+    block = from_diffusers(Both)
+    block.description = "Another."
+    assert block.description == "Another."
+
+
+def test_blocks_of_a_family_get_the_pipeline_of_the_family() -> None:
+    pipe = from_diffusers(diffusers.FluxAutoBlocks).init_pipeline()
+    assert isinstance(pipe, diffusers.FluxModularPipeline)
+    assert isinstance(pipe, loopwright.ModularPipeline)
+    assert pipe.vae_scale_factor == 8
+    decode = diffusers.FluxAutoBlocks().sub_blocks["decode"]
+    mixed = loopwright.SequentialPipelineBlocks.from_blocks_dict({"decode": decode}).init_pipeline()
+    assert isinstance(mixed, diffusers.FluxModularPipeline)
+
+
+def test_a_pipeline_shares_its_components_and_keeps_its_configuration() -> None:
+    original = diffusers.FluxAutoBlocks().init_pipeline()
+    vae = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4)
+    original.update_components(vae=vae)
+    pipe = from_diffusers(original)
+    assert pipe.vae is vae
+    assert pipe.vae_scale_factor == original.vae_scale_factor == 1
+    assert pipe.null_component_names == original.null_component_names
+    pipe.update_components(vae=None)
+    assert original.vae is vae
+    assert from_diffusers(pipe) is pipe
+
+
+def test_what_is_no_block_is_refused() -> None:
+    with pytest.raises(BlockTypeError, match="what `from_diffusers` is given is a Linear, which is not a block"):
+        from_diffusers(torch.nn.Linear(1, 1))
+
+
+def test_a_class_that_needs_arguments_is_named() -> None:
+    class Needs(Add):
+        def __init__(self, amount: int) -> None:
+            super().__init__(amount)
+
+    with pytest.raises(BlockTypeError, match="needs the argument `amount`"):
+        from_diffusers(Needs)
