@@ -188,6 +188,35 @@ def test_a_pipeline_shares_its_components_and_keeps_its_configuration() -> None:
     assert from_diffusers(pipe) is pipe
 
 
+def test_a_classic_pipeline_gets_the_blocks_of_its_family_and_shares_its_components() -> None:
+    vae = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=2.0)
+    classic = diffusers.FluxImg2ImgPipeline(scheduler, vae, None, None, None, None, None)
+    pipe = from_diffusers(classic)
+    assert isinstance(pipe, diffusers.FluxModularPipeline)
+    assert "image2image" in pipe.blocks.available_workflows
+    assert pipe.vae is vae
+    assert pipe.scheduler is scheduler
+
+
+@pytest.mark.parametrize(
+    ("ratio", "expected"), [(None, diffusers.WanModularPipeline), (0.9, diffusers.Wan22ModularPipeline)]
+)
+def test_variants_of_a_classic_pipeline_are_told_apart_by_its_configuration(ratio: Any, expected: type) -> None:
+    scheduler = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
+    classic = diffusers.WanPipeline(None, None, None, scheduler, None, None, boundary_ratio=ratio)
+    pipe = from_diffusers(classic)
+    assert type(pipe).__name__ == expected.__name__
+    assert isinstance(pipe, expected)
+    assert getattr(pipe, "boundary_ratio", None) == ratio
+
+
+def test_a_classic_pipeline_whose_family_has_no_blocks_is_refused() -> None:
+    classic = diffusers.DDPMPipeline(None, diffusers.DDPMScheduler())
+    with pytest.raises(BlockTypeError, match=r"`DDPMPipeline` has no blocks in diffusers .*; the families that have"):
+        from_diffusers(classic)
+
+
 def test_what_is_no_block_is_refused() -> None:
     with pytest.raises(BlockTypeError, match="what `from_diffusers` is given is a Linear, which is not a block"):
         from_diffusers(torch.nn.Linear(1, 1))

@@ -10,10 +10,12 @@ from typing import Any
 
 import diffusers
 import diffusers.modular_pipelines.modular_pipeline as library
+from diffusers.pipelines.auto_pipeline import _get_model
 
+from loopwright.errors import BlockTypeError
 from loopwright.pipeline import ModularPipeline
 
-__all__ = ["bridged_pipeline_class", "pipeline_class_of_family"]
+__all__ = ["bridged_pipeline", "bridged_pipeline_class", "pipeline_class_of_family"]
 
 
 class _Pipeline(ModularPipeline, library.ModularPipeline):  # type: ignore[misc]
@@ -40,11 +42,49 @@ def pipeline_class_of_family(model_name: str | None) -> type[Any]:
     return bridged_pipeline_class(theirs)
 
 
-def bridged_pipeline(pipeline: Any) -> Any:
-    """A pipeline of ours with the blocks of one of diffusers, and the same components and configuration values."""
+def bridged_pipeline(pipeline: library.ModularPipeline | diffusers.DiffusionPipeline) -> Any:
+    """A pipeline of ours with the components and configuration values of one of diffusers.
+
+    Raises:
+        BlockTypeError: it is a classic pipeline, and its family has no blocks.
+    """
     if isinstance(pipeline, ModularPipeline):
         return pipeline
-    bridged = bridged_pipeline_class(type(pipeline))(blocks=pipeline._blocks)
-    bridged.register_components(**pipeline.components)
-    bridged.update_components(**{name: pipeline.config[name] for name in bridged._config_specs})
+    if isinstance(pipeline, library.ModularPipeline):
+        bridged = bridged_pipeline_class(type(pipeline))(blocks=pipeline._blocks)
+    else:
+        cls = _modular_class_of(type(pipeline), dict(pipeline.config))
+        bridged = bridged_pipeline_class(cls)(blocks=getattr(diffusers, cls.default_blocks_name))
+    specs = bridged._component_specs
+    given = {name: component for name, component in pipeline.components.items() if name in specs}
+    bridged.register_components(**{name: component for name, component in given.items() if component is not None})
+    configs = bridged._config_specs.keys() & pipeline.config.keys()
+    bridged.update_components(**{name: pipeline.config[name] for name in configs})
     return bridged
+
+
+def _modular_class_of(classic: type[Any], config: dict[str, Any]) -> type[Any]:
+    """The class of modular pipelines for a class of classic ones.
+
+    Args:
+        classic: the class, `FluxImg2ImgPipeline`.
+        config: the configuration of the pipeline, which tells some families' variants apart.
+
+    Raises:
+        BlockTypeError: its family has no blocks.
+    """
+    families = [_get_model(cls.__name__) for cls in classic.__mro__]
+    for family in filter(None, families):
+        # blocks of a family have workflows for what classic pipelines have classes for
+        for name in (family, family.removesuffix("-controlnet"), family.removesuffix("-controlnet-union")):
+            if name in library.MODULAR_PIPELINE_MAPPING:
+                return getattr(diffusers, library.MODULAR_PIPELINE_MAPPING[name](config))  # type: ignore[no-any-return]
+    stem = classic.__name__.removesuffix("Pipeline").removesuffix("ImageToVideo")
+    found: type[Any] | None = getattr(diffusers, f"{stem}ModularPipeline", None)
+    if found is None:
+        known = ", ".join(library.MODULAR_PIPELINE_MAPPING)
+        raise BlockTypeError(
+            f"`{classic.__name__}` has no blocks in diffusers {diffusers.__version__}, so it cannot be run here; the "
+            f"families that have are {known}"
+        )
+    return found
