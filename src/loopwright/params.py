@@ -198,6 +198,11 @@ class InputParam:
     metadata: dict[str, Any] | None = None
     defaults_by_block: dict[str, Any] | None = None
 
+    @property
+    def must_be_given(self) -> bool:
+        """Whether the block cannot run if nobody gives the value."""
+        return self.required
+
     def __repr__(self) -> str:
         return f"<{self.name}: {'required' if self.required else 'optional'}, default={self.default}>"
 

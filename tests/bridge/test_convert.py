@@ -118,8 +118,19 @@ def test_what_a_block_was_made_with_is_kept() -> None:
 
 def test_declarations_are_of_our_classes() -> None:
     block = from_diffusers(Both())
-    assert {type(param) for param in block.inputs} == {loopwright.InputParam}
-    assert {type(param) for param in block.sub_blocks["add"].intermediate_outputs} == {loopwright.OutputParam}
+    assert all(isinstance(param, loopwright.InputParam) for param in block.inputs)
+    assert all(isinstance(param, loopwright.OutputParam) for param in block.sub_blocks["add"].intermediate_outputs)
+
+
+def test_a_default_lifts_a_requirement_as_in_diffusers() -> None:
+    class Defaulted(Add):
+        @property
+        def inputs(self) -> list[Any]:
+            return [theirs.InputParam("x", required=True, default=3)]
+
+    assert Defaulted().init_pipeline()(output="x") == 4
+    assert from_diffusers(Defaulted).init_pipeline()(output="x") == 4
+    assert from_diffusers(Defaulted).required_inputs == ["x"]
 
 
 def test_editing_either_side_does_not_change_the_other() -> None:

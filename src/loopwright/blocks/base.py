@@ -373,7 +373,7 @@ def _access(block: ModularPipelineBlocks) -> Access:
             continue
         # of a name that is declared twice, the last default counts, and it is required if one declaration says so
         default, required = reads.get(key, (None, False))
-        reads[key] = param.default if param.default is not None else default, required or param.required
+        reads[key] = param.default if param.default is not None else default, required or param.must_be_given
         if key not in written:
             changeable.setdefault(key, param.kwargs_type)
     return Access(

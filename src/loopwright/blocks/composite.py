@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
 from loopwright.blocks.base import ModularPipelineBlocks
-from loopwright.blocks.declarations import Mistake, is_list, misspelt_attributes, require_declarations
+from loopwright.blocks.declarations import is_list, misspelt_attributes, require_declarations
 from loopwright.blocks.driving import driver_of
 from loopwright.blocks.facts import cached, combine_outputs, fresh, union, walk
 from loopwright.blocks.sub_blocks import SubBlocks
+from loopwright.blocks.variables import loop_variables_of, missing_variable
 from loopwright.errors import (
     BlockTypeError,
     DefinitionError,
@@ -23,7 +22,6 @@ from loopwright.errors import (
     OutputNotSetError,
     UnknownValueError,
     article,
-    did_you_mean,
     kind_of,
     locate,
 )
@@ -31,41 +29,7 @@ from loopwright.params import InputParam, OutputParam
 from loopwright.specs import ComponentSpec, ConfigSpec
 from loopwright.state import BlockState, PipelineState
 
-__all__ = ["CompositePipelineBlocks", "loop_variables_of"]
-
-
-class LoopVariables(NamedTuple):
-    """The loop variables that a block takes as arguments of its `__call__`.
-
-    Attributes:
-        required: those without a default.
-        optional: those with one.
-        any: whether it takes all that there are (`**kwargs`).
-        positional: the leading ones that can be given by position.
-    """
-
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
-    any: bool
-    positional: tuple[str, ...]
-
-
-def loop_variables_of(block_class: type[ModularPipelineBlocks]) -> LoopVariables:
-    """The loop variables that blocks of a class take: the arguments of `__call__` after `components` and the state."""
-    return _loop_variables(block_class.__call__)
-
-
-@lru_cache(maxsize=4096)
-def _loop_variables(call: Callable[..., Any]) -> LoopVariables:
-    # `inspect.signature` looks through decorators such as `torch.no_grad()`, which keep what they wrap
-    parameters = list(inspect.signature(call).parameters.values())[3:]
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return LoopVariables(
-        required=tuple(p.name for p in named if p.default is p.empty),
-        optional=tuple(p.name for p in named if p.default is not p.empty),
-        any=any(p.kind is p.VAR_KEYWORD for p in parameters),
-        positional=tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD),
-    )
+__all__ = ["CompositePipelineBlocks"]
 
 
 class Step(NamedTuple):
@@ -418,32 +382,3 @@ def _wrong_return(block: ModularPipelineBlocks, state: Any, what: str) -> Defini
 def _state_name(state: Any) -> str:
     """What the state is called in the documentation."""
     return "block_state" if isinstance(state, BlockState) else "state"
-
-
-def missing_variable(
-    name: str, block: ModularPipelineBlocks, variable: str, given: Iterable[str], loop: Any = None
-) -> Mistake:
-    """What to tell the author of a block whose required variable is not given.
-
-    Args:
-        name: the name of the block; empty if it has none.
-        block: the block.
-        variable: the variable.
-        given: the names of the variables that the loops around the block give.
-        loop: the class of the innermost of them; None if there is none, or it is not known.
-    """
-    known = sorted(given)
-    cls = type(block).__name__
-    takes = f"{f'block `{name}` (`{cls}`)' if name else f'`{cls}`'} takes the loop variable `{variable}`"
-    if loop is None and not known:
-        return Mistake(
-            f"{takes}, and there is no loop around it",
-            f"put the block into a loop that gives `{variable}`, or give the argument of `{cls}.__call__` a default",
-        )
-    where = "the loop around it" if loop is None else f"the loop `{loop.__name__}`"
-    remedy = f"let the loop give `{variable}`" if loop is None else loop._how_to_give(variable)
-    listed = ", ".join(f"`{variable_name}`" for variable_name in known) or "none"
-    return Mistake(
-        f"{takes}, which {where} does not give{did_you_mean(variable, known)}; it gives {listed}",
-        f"{remedy}, or rename the argument of `{cls}.__call__`, or give it a default",
-    )

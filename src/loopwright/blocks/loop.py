@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from loopwright.blocks.composite import CompositePipelineBlocks, check_returned
-from loopwright.blocks.declarations import Mistake
 from loopwright.blocks.driving import current_driver, driver_of
 from loopwright.blocks.facts import combine_outputs, first_of_each, outside_reads, union, walk
 from loopwright.blocks.source import given_variables
+from loopwright.blocks.variables import RESERVED_VARIABLES, reserved_variable
 from loopwright.errors import (
     DefinitionError,
     InvalidInputError,
@@ -27,19 +27,7 @@ from loopwright.params import InputParam, OutputParam
 from loopwright.specs import ComponentSpec, ConfigSpec
 from loopwright.state import BlockState, loop_record
 
-__all__ = ["RESERVED_VARIABLES", "LoopSequentialPipelineBlocks", "reserved_variable"]
-
-RESERVED_VARIABLES = ("components", "state")
-"""What every block gets under these names; no loop variable may have one of them."""
-
-
-def reserved_variable(loop: type, yields: str, name: str) -> Mistake:
-    """What to tell the author of a loop that yields a variable of a reserved name."""
-    what = "its state" if name == "state" else "the components"
-    return Mistake(
-        f"`{loop.__name__}.iterate` {yields} the loop variable `{name}`, and every block gets {what} under that name",
-        "call it something else",
-    )
+__all__ = ["LoopSequentialPipelineBlocks"]
 
 
 class LoopSequentialPipelineBlocks(CompositePipelineBlocks):

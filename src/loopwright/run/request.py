@@ -162,7 +162,7 @@ def _needs(blocks: ModularPipelineBlocks) -> tuple[tuple[str, str], ...]:
         for param in params:
             if param.name is None or param.name in settled or param.name not in taken:
                 continue
-            if param.required:
+            if param.must_be_given:
                 found.setdefault(param.name, path)
             elif param.default is not None or param.defaults_by_block:
                 settled.add(param.name)
