@@ -1,6 +1,6 @@
 """Each input of each preset and workflow, left out: the call fails here if, and only if, it fails in diffusers.
 
-No model takes part: leaves and loops read their inputs, as they do before they work, and set their outputs to an object.
+No model takes part: leaves and loops read their inputs, as they do before they work, and set outputs to an object.
 """
 
 from __future__ import annotations
