@@ -65,6 +65,10 @@ bench: env ## measure against diffusers and write docs/performance.md
 crash-loop: env ## kill a run at every iteration and at random moments, resume it, compare: minutes
 	$(BIN)/python -m tools.crash_loop
 
+.PHONY: many-runs
+many-runs: env ## hundreds of runs at once, in threads and as tasks, against the same runs alone: minutes
+	$(BIN)/python -m tools.many_runs
+
 .PHONY: train
 train: env ## train the embedded model again, from its data on: hours; continues where it stopped
 	$(BIN)/python -m training.data
@@ -72,6 +76,10 @@ train: env ## train the embedded model again, from its data on: hours; continues
 	$(BIN)/python -m training.denoiser
 	$(BIN)/python -m training.export
 	$(BIN)/python -m training.evaluate
+
+.PHONY: schedulers
+schedulers: env ## write docs/schedulers.md
+	$(BIN)/python -m tools.scheduler_table
 
 .PHONY: readme
 readme: env ## make the pictures of README.md again

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from .measure import ROOT, Result
+from .measure import ROOT, Amount, Result
 from .report import document, row
 
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -26,8 +26,10 @@ class Benchmark(NamedTuple):
     repetitions: int
     needs_model: bool = False
 
-    def function(self, name: str) -> Callable[..., list[Result]]:
-        function: Callable[..., list[Result]] = getattr(importlib.import_module(f".{self.module}", __package__), name)
+    def function(self, name: str) -> Callable[..., list[Result | Amount]]:
+        function: Callable[..., list[Result | Amount]] = getattr(
+            importlib.import_module(f".{self.module}", __package__), name
+        )
         return function
 
 
@@ -39,6 +41,13 @@ BENCHMARKS = {
     "imports": Benchmark("processes", 5),
     "generate": Benchmark("processes", 5, needs_model=True),
     "picture": Benchmark("picture", 15, needs_model=True),
+    "streams": Benchmark("runs", 25, needs_model=True),
+    "checkpoints": Benchmark("runs", 25, needs_model=True),
+    "events": Benchmark("runs", 5),
+    "memory": Benchmark("runs", 1),
+    "abandoned": Benchmark("runs", 1),
+    "threads": Benchmark("runs", 7, needs_model=True),
+    "shared": Benchmark("runs", 1, needs_model=True),
 }
 
 
@@ -54,7 +63,7 @@ def main() -> int:
         if name not in BENCHMARKS:
             parser.error(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
 
-    results: list[Result] = []
+    results: list[Result | Amount] = []
     skipped: list[str] = []
     for name in options.names or BENCHMARKS:
         benchmark = BENCHMARKS[name]

@@ -57,6 +57,30 @@ class Result:
         return None if self.bar_seconds is None else median(self.ours) <= self.bar_seconds
 
 
+@dataclass(frozen=True)
+class Amount:
+    """A row of the table that is no time.
+
+    Attributes:
+        title: what was measured.
+        value: what came out.
+        unit: what it is counted in, after the number.
+        bar: the most that is good enough, None if there is no bar.
+        remark: what the reader should know about this row.
+    """
+
+    title: str
+    value: float
+    unit: str
+    bar: float | None = None
+    remark: str = ""
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the bar is met, None if there is none."""
+        return None if self.bar is None else self.value <= self.bar
+
+
 def in_turns(
     ours: Callable[[], object], theirs: Callable[[], object], *, calls: int, repetitions: int, per: int = 1
 ) -> tuple[list[float], list[float]]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from .measure import Result
+from .measure import Amount, Result
 
 INTRODUCTION = """\
 # Performance
@@ -28,7 +28,7 @@ project's own, and are checked at every release.
 """
 
 
-def document(results: Sequence[Result], skipped: Sequence[str]) -> str:
+def document(results: Sequence[Result | Amount], skipped: Sequence[str]) -> str:
     """The whole of docs/performance.md."""
     text = INTRODUCTION.format(diffusers=importlib.metadata.version("diffusers"), machine=machine())
     text += "".join(f"{row(result)}\n" for result in results)
@@ -40,13 +40,16 @@ def document(results: Sequence[Result], skipped: Sequence[str]) -> str:
     return text
 
 
-def row(result: Result) -> str:
+def row(result: Result | Amount) -> str:
+    verdict = {True: "met", False: "**missed**", None: ""}[result.passed]
+    if isinstance(result, Amount):
+        bar = "" if result.bar is None else f"≤ {result.bar:g} {result.unit}"
+        return f"| {result.title} | {result.value:.3g} {result.unit} | | | | {bar} | {verdict} |"
     low, high = result.spread
     if result.bar is not None:
         bar = f"≤ {result.bar:g}"
     else:
         bar = "" if result.bar_seconds is None else f"≤ {duration(result.bar_seconds)}"
-    verdict = {True: "met", False: "**missed**", None: ""}[result.passed]
     cells = [
         result.title,
         duration(median(result.ours)),

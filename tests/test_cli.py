@@ -233,7 +233,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([*GENERATE, "--model", "."], ". is not a model folder: it has no model_index.json"),
     (["morph", "cat"], "morph needs at least two prompts, such as: loopwright morph 'cat' 'dog'"),
     (["morph", "cat", "dog", "--frames", "1"], "--frames must be at least 2, not 1"),
-    (["morph", "cat", "dog", "-o", "morph.gif"], "cannot write morph.gif: it must end in .webp, not .gif"),
+    (
+        ["morph", "cat", "dog", "-o", "morph.mp4"],
+        "cannot write morph.mp4: it must end in .webp or .gif or .png, not .mp4",
+    ),
     (["describe", "--format", "htm"], "--format must be text or mermaid or html, not 'htm', did you mean `html`?"),
     (
         ["describe", "--workflow", "txt2img"],

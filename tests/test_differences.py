@@ -181,6 +181,19 @@ def test_the_returned_state_refuses_a_misspelt_name_and_answers_none_there() -> 
     assert state.get("imgae", None) is None
 
 
+@row('`state["images"]`')
+def test_a_state_can_be_indexed_and_asked_for_a_name() -> None:
+    with pytest.raises(TypeError, match="not subscriptable"):
+        THEIRS.block().init_pipeline()(x=1)["x"]
+    with pytest.raises(TypeError, match="must be string"):
+        "x" in theirs.BlockState(x=1)  # noqa: B015
+    state = OURS.block().init_pipeline()(x=1)
+    assert state["x"] == 2
+    for holder in (state, ours.BlockState(x=1)):
+        assert "x" in holder
+        assert "y" not in holder
+
+
 @row('`output="imgae"`')
 def test_an_unknown_output_is_an_error_and_none_there() -> None:
     assert THEIRS.block(writes="image").init_pipeline()(x=1, output="imgae") is None

@@ -2,7 +2,7 @@
 
 The snippets of a document run in their order, in one namespace and one folder, as a reader would run them. A snippet is
 left out only where its fence says so: ```python no-run. What a snippet prints is what the comments beside or below its
-`print` show; `...` stands for anything.
+`print` show; `...` stands for anything. A snippet that is a file is written: ```python file=paint.py.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from loopwright.diffusion import TextToImageBlocks
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<info>.*)$")
+LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#\s]+)[^)]*\)")
 SHELLS = {"bash", "console"}
 
 
@@ -41,6 +42,10 @@ class Snippet:
     @property
     def runs(self) -> bool:
         return bool(self.info) and self.info[0] in {"python"} | SHELLS and "no-run" not in self.info
+
+    @property
+    def file(self) -> str | None:
+        return next((word.removeprefix("file=") for word in self.info if word.startswith("file=")), None)
 
     @property
     def commands(self) -> list[str]:
@@ -86,7 +91,9 @@ def test_the_snippets_of_a_document_run(document: Path, tmp_path: Path, monkeypa
     for snippet in snippets(document.read_text(encoding="utf-8")):
         if not snippet.runs:
             continue
-        if snippet.info[0] == "python":
+        if snippet.file is not None:
+            Path(snippet.file).write_text(snippet.text, encoding="utf-8")
+        elif snippet.info[0] == "python":
             # Preceded by empty lines, so that a traceback shows the document's line.
             source = "\n" * (snippet.line - 1) + snippet.text
             with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -103,6 +110,12 @@ def run_command(command: str, place: str) -> None:
     arguments = shlex.split(command, comments=True)[1:]
     ran = subprocess.run([script, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert ran.returncode == 0, f"{place}: {command}\n{ran.stdout}\n{ran.stderr}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_links_of_a_document_lead_to_files(document: Path) -> None:
+    paths = [match["path"] for match in LINK.finditer(document.read_text(encoding="utf-8"))]
+    assert [path for path in paths if not (document.parent / path).exists()] == []
 
 
 def test_the_readme_shows_the_blocks_as_they_are() -> None:

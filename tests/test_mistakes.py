@@ -22,6 +22,7 @@ from PIL import Image
 from loopwright import (
     AutoPipelineBlocks,
     BlockState,
+    Checkpoint,
     ComponentSpec,
     ConditionalPipelineBlocks,
     ConfigSpec,
@@ -38,6 +39,8 @@ from loopwright.diffusion import TextToImageBlocks, embedded_pipeline, load_comp
 from loopwright.errors import (
     BlockTypeError,
     CheckError,
+    CheckpointError,
+    CheckpointMismatchError,
     ComponentLoadError,
     DefinitionError,
     InvalidInputError,
@@ -51,6 +54,7 @@ from loopwright.errors import (
     UnknownNameError,
     UnknownValueError,
 )
+from tests.run.checkpoints.storages import Memory, saved_run
 
 # What the mistakes are made with
 
@@ -169,6 +173,17 @@ class Swaps(ByHand):
 class GivesByPosition(ByHand):
     def step(self, components: Any, block_state: Any) -> Any:
         return self.loop_step(components, block_state, 0)  # type: ignore[call-arg]
+
+
+class GivesTwoByPosition(ByHand):
+    """Its blocks take `t`, then `i`."""
+
+    block_classes = [leaf(lambda self, components, block_state, t, i: (components, block_state))]
+
+    def step(self, components: Any, block_state: Any) -> Any:
+        for i, _ in enumerate(block_state.timesteps):
+            components, block_state = self.loop_step(components, block_state, i, 10 * i, last=False)  # type: ignore[call-arg]
+        return block_state
 
 
 class GivesNothing(ByHand):
@@ -736,6 +751,18 @@ MISTAKES = [
         ),
     ),
     Mistake(
+        "several loop variables given by position",
+        lambda: pipeline(count=GivesTwoByPosition),
+        CheckError,
+        ValueError,
+        found(
+            "SequentialPipelineBlocks",
+            "[positional-loop-variable] at `count`: `GivesTwoByPosition` gives a loop variable by position, in "
+            "`self.loop_step(components, block_state, i, 10 * i, last=False)`; give it by name: "
+            "`self.loop_step(components, block_state, i=i, t=10 * i, last=False)`",
+        ),
+    ),
+    Mistake(
         "a block of a loop returns its block state alone",
         lambda: counting(leaf(lambda self, components, block_state, i: block_state))(),
         DefinitionError,
@@ -1280,6 +1307,50 @@ MISTAKES = [
         KeyError,
         f"the pipeline state has no value `videos`; {WORK_HOLDS}",
     ),
+    # ---------------------------------------------------------------- runs; more in `run/`
+    Mistake(
+        "an empty folder is resumed",
+        lambda: pipeline(count=Count).resume(Memory()),
+        CheckpointError,
+        ValueError,
+        "the memory holds no checkpoint: the run did not finish an iteration, or the folder is not that of a run",
+    ),
+    Mistake(
+        "a run is resumed in a folder that it is told again",
+        lambda: pipeline(count=Count).resume(Memory(), checkpoint=Checkpoint("run-1")),
+        UnknownInputError,
+        TypeError,
+        "`resume` takes no `checkpoint`: the run goes on being saved where it was; leave it out",
+    ),
+    Mistake(
+        "a run is resumed after a block was added",
+        lambda: pipeline(count=Count, work=leaf()).resume(_saved()),
+        CheckpointMismatchError,
+        ValueError,
+        "the run was saved in another pipeline and would not go on as it began: block `work` is new",
+    ),
+    Mistake(
+        "a run is resumed with another input",
+        lambda: pipeline(count=Count).resume(_saved(), steps=9),
+        CheckpointMismatchError,
+        ValueError,
+        "the run began with steps=3, not with 9; leave the inputs out to go on with it, or go another way from it with "
+        "`pipe.branch(...)`",
+    ),
+    Mistake(
+        "a branch from an iteration that there was not",
+        lambda: pipeline(count=Count).branch(_saved(), at=99),
+        CheckpointError,
+        ValueError,
+        "the memory holds no checkpoint after iteration 99; it has 1, 2, 3",
+    ),
+    Mistake(
+        "a loop is misspelt on a run",
+        lambda: pipeline(count=Count).start().stop_loop("conut"),
+        UnknownNameError,
+        KeyError,
+        "this pipeline has no loop `conut`, did you mean `count`?; it has `count`",
+    ),
     # ---------------------------------------------------------------- components and configuration
     Mistake(
         "a component is misspelt",
@@ -1551,6 +1622,12 @@ MISTAKES = [
 ]
 
 
+def _saved() -> Memory:
+    """A run of three iterations, all of which were kept."""
+    _, memory = saved_run(pipeline(count=Count), steps=3)
+    return memory
+
+
 def _put_into_itself(name: str, loop: Any = None) -> None:
     """Puts a sequence among its own sub-blocks, at once or as a block of a loop that is put there."""
     outer = sequence(work=Work)
@@ -1702,6 +1779,13 @@ def test_check_warns(blocks: Any, text: str) -> None:
 
 
 # What looks like a mistake, and is not
+
+
+def test_a_run_that_has_ended_has_no_events_left() -> None:
+    run = pipeline(count=Count).stream()
+    assert [event.index for event in run] == [0, 1]
+    assert list(run) == []
+    assert run.result().x == 1
 
 
 def test_masks_may_be_arrays_of_booleans() -> None:

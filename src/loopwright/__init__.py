@@ -46,6 +46,8 @@ __all__ = [
 ]
 
 _registry.provide("pipeline", "loopwright.pipeline:ModularPipeline")
+_registry.provide("blocks by name", "loopwright.bridge:blocks_by_name")
+_registry.provide("blocks of a repository", "loopwright.bridge:blocks_of_repository")
 _registry.provide("bridged", "loopwright.bridge:bridged")
 _registry.provide("describe", "loopwright.describe:describe")
 

@@ -6,7 +6,6 @@ import difflib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, Literal
 
 from loopwright.blocks import (
@@ -14,21 +13,13 @@ from loopwright.blocks import (
     ConditionalPipelineBlocks,
     LoopSequentialPipelineBlocks,
     ModularPipelineBlocks,
-    SequentialPipelineBlocks,
     walk,
 )
-from loopwright.blocks.composite import loop_variables_of, missing_variable
-from loopwright.blocks.dataflow import carried_values, execution_units, readers_and_writers
+from loopwright.blocks.dataflow import carried_values, readers_and_writers
 from loopwright.blocks.declarations import declaration_mistakes, misspelt_attributes, signature_mistake
 from loopwright.blocks.documentation import type_name
-from loopwright.blocks.loop import RESERVED_VARIABLES, reserved_variable
-from loopwright.blocks.source import (
-    given_variables,
-    keeps_block_state,
-    positional_steps,
-    state_access,
-    wrapper_access,
-)
+from loopwright.blocks.loop_mistakes import loop_mistakes
+from loopwright.blocks.source import keeps_block_state
 from loopwright.blocks.sub_blocks import as_block
 from loopwright.errors import CheckError, did_you_mean
 from loopwright.params import InputParam, OutputParam
@@ -148,14 +139,8 @@ def _errors(tree: ModularPipelineBlocks) -> Iterator[Finding]:
     for path, block in walk(tree):
         yield from _misspelt(path, block)
         yield from _bad_signatures(path, block)
-    for variable in loop_variables_of(type(tree)).required:
-        yield Finding("missing-loop-variable", "error", "", *missing_variable("", tree, variable, ()))
-    yield from _missing_variables(tree, "", frozenset(), None)
-    for path, block in walk(tree):
-        if isinstance(block, LoopSequentialPipelineBlocks):
-            yield from _positional_variables(path, block)
-            yield from _reserved_variables(path, block)
-            yield from _reads_before_writes(path, block)
+    for code, path, *mistake in loop_mistakes(tree):
+        yield Finding(code, "error", path, *mistake)
     yield from _option_collisions(tree)
 
 
@@ -178,98 +163,6 @@ def _bad_signatures(path: str, block: ModularPipelineBlocks) -> Iterator[Finding
     for mistake in mistakes:
         if mistake is not None:
             yield Finding("bad-signature", "error", path, *mistake)
-
-
-def _positional_variables(path: str, loop: LoopSequentialPipelineBlocks) -> Iterator[Finding]:
-    cls = type(loop)
-    for values, keywords in positional_steps(cls, LoopSequentialPipelineBlocks):
-        wanted = [v for child in loop.sub_blocks.values() for v in loop_variables_of(type(child)).required]
-        names = [name for name in dict.fromkeys(wanted) if not any(k.startswith(f"{name}=") for k in keywords)]
-        given = values[2:]
-        named = [f"{name}={value}" for name, value in zip_longest(names[: len(given)], given, fillvalue="name")]
-        yield Finding(
-            "positional-loop-variable",
-            "error",
-            path,
-            f"`{cls.__name__}` gives a loop variable by position, in "
-            f"`self.loop_step({', '.join([*values, *keywords])})`",
-            f"give it by name: `self.loop_step({', '.join([*values[:2], *named, *keywords])})`",
-        )
-
-
-def _reserved_variables(path: str, loop: LoopSequentialPipelineBlocks) -> Iterator[Finding]:
-    variables = given_variables(type(loop), LoopSequentialPipelineBlocks)
-    if variables is None or type(loop).__call__ is not LoopSequentialPipelineBlocks.__call__:
-        return
-    for name in RESERVED_VARIABLES:
-        if name in variables.ever:
-            yield Finding("reserved-loop-variable", "error", path, *reserved_variable(type(loop), "yields", name))
-
-
-def _missing_variables(
-    block: ModularPipelineBlocks, path: str, given: frozenset[str], loop: type | None, known: bool = True
-) -> Iterator[Finding]:
-    """Required loop variables that are not given.
-
-    Args:
-        block: a block whose children are looked at.
-        path: its path.
-        given: the variables that the loops around its children give.
-        loop: the class of the innermost of them, None if there is none.
-        known: whether `given` is all of them.
-    """
-    if isinstance(block, LoopSequentialPipelineBlocks):
-        variables = given_variables(type(block), LoopSequentialPipelineBlocks)
-        known = known and variables is not None
-        given |= frozenset() if variables is None else variables.ever
-        loop = type(block)
-    elif block.sub_blocks and not isinstance(block, (SequentialPipelineBlocks, ConditionalPipelineBlocks)):
-        return  # a composite of somebody's own calls its blocks as it likes
-    elif type(block).__call__ not in (SequentialPipelineBlocks.__call__, ConditionalPipelineBlocks.__call__):
-        return
-    for name, child in block.sub_blocks.items():
-        inner = f"{path}.{name}" if path else name
-        # without a source of the loop, the first iteration tells
-        if known:
-            for variable in loop_variables_of(type(child)).required:
-                if variable not in given:
-                    mistake = missing_variable(name, child, variable, given, loop)
-                    yield Finding("missing-loop-variable", "error", inner, *mistake)
-        yield from _missing_variables(child, inner, given, loop, known)
-
-
-def _reads_before_writes(path: str, loop: LoopSequentialPipelineBlocks) -> Iterator[Finding]:
-    """Values that a block of a loop reads in the first iteration although nobody has written them."""
-    wrapper = wrapper_access(type(loop), LoopSequentialPipelineBlocks)
-    takes_groups = any(param.name is None for param in loop.inputs)
-    if wrapper is None or wrapper.opaque or takes_groups:
-        return
-    available = set(loop.input_names) | wrapper.writes
-    units = execution_units(loop)
-    writers: dict[str, list[str]] = {}
-    accesses = {}
-    for name, unit in units:
-        access = None if unit.sub_blocks else state_access(type(unit).__call__)
-        accesses[name] = access
-        for written in {*unit.intermediate_output_names, *(access.writes if access else ())}:
-            writers.setdefault(written, []).append(name)
-    for name, unit in units:
-        access = accesses[name]
-        if not unit.sub_blocks and (access is None or access.opaque):
-            return  # from here on, anything may have been written
-        for read in sorted(access.reads - available) if access else ():
-            later = [writer for writer in writers.get(read, ()) if writer != name]
-            who = f"only `{later[0]}` writes it, later in the iteration" if later else "nobody writes it"
-            yield Finding(
-                "read-before-write",
-                "error",
-                f"{path}.{name}" if path else name,
-                f"reads `block_state.{read}`, which is not an input, and {who}{did_you_mean(read, available)}",
-                f'declare it: `InputParam("{read}")` in `{type(unit).__name__}.inputs`, or in the `loop_inputs` of '
-                f"`{type(loop).__name__}`",
-            )
-            available.add(read)
-        available.update(unit.intermediate_output_names, unit.input_names, access.writes if access else ())
 
 
 def _option_collisions(tree: ModularPipelineBlocks) -> Iterator[Finding]:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from os import PathLike
 from typing import Any, Self
 
 import torch
-from diffusers.configuration_utils import ConfigMixin
-from diffusers.utils import PushToHubMixin
 
 from loopwright.blocks import (
     LoopSequentialPipelineBlocks,
@@ -18,31 +15,36 @@ from loopwright.blocks import (
     walk,
 )
 from loopwright.blocks.composite import run_whole
-from loopwright.blocks.sub_blocks import as_block, from_diffusers
+from loopwright.blocks.registry import provided
+from loopwright.blocks.sub_blocks import as_block
 from loopwright.check import CALL_OPTIONS, raise_errors
+from loopwright.components import (
+    CLASSIC_INDEX,
+    MODULAR_INDEX,
+    ComponentOwner,
+    PipelineIndex,
+    Repository,
+    read_index,
+)
 from loopwright.errors import (
     BlockTypeError,
     ComponentLoadError,
     DefinitionError,
     OutputNotSetError,
-    UnknownComponentError,
     UnknownInputError,
     close_location,
-    did_you_mean,
-    kind_of,
 )
 from loopwright.run import Event, Execution, Run, RunOptions, is_run_scoped
 from loopwright.run.asynchronous import events_of, result_of
 from loopwright.run.exclusive import needs_exclusive
 from loopwright.run.request import check_output, start_state
 from loopwright.run.resuming import branched, resumed
-from loopwright.specs import ComponentSpec, ConfigSpec
 from loopwright.state import PipelineState
 
 __all__ = ["ModularPipeline"]
 
 
-class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
+class ModularPipeline(ComponentOwner):
     """Blocks and the components they work with, ready to be called: `pipe(prompt="red apple", output="images")`.
 
     Components and configuration values are attributes of the pipeline. One pipeline serves many calls; what belongs to
@@ -50,16 +52,18 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
 
     Args:
         blocks: the blocks, or a class of blocks.
-        pretrained_model_name_or_path: where the specs of the components are read from.
+        pretrained_model_name_or_path: a folder, or the name of a repository on the hub, with an index of a pipeline:
+            where its components come from is read there. `load_components` loads them.
         components_manager: the `ComponentsManager` that the components are shared through.
         collection: the name under which the manager groups them.
         workflow: the name of a workflow; only its blocks are kept, and only its components are expected.
+        **hub_options: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`, `proxies`.
 
     Raises:
+        ComponentLoadError: the index is not there, or cannot be read.
         CheckError: the blocks do not fit together; see `loopwright.check`.
     """
 
-    config_name = "modular_model_index.json"
     hf_device_map: dict[str, Any] | None = None
     default_blocks_name: str | None = None
     # set on the view that a run has of its pipeline
@@ -72,14 +76,20 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
         components_manager: Any = None,
         collection: str | None = None,
         workflow: str | None = None,
+        **hub_options: Any,
     ) -> None:
+        if components_manager is not None or collection is not None:
+            raise NotImplementedError("this version has no ComponentsManager")
+        index = None
+        if pretrained_model_name_or_path is not None:
+            index = read_index(Repository(pretrained_model_name_or_path, **hub_options))
+            if index is None:
+                raise ComponentLoadError(
+                    f"{pretrained_model_name_or_path} holds no pipeline: it has neither {MODULAR_INDEX} nor "
+                    f"{CLASSIC_INDEX}"
+                )
         if blocks is None:
-            raise DefinitionError(f"`{type(self).__name__}` needs `blocks`: the blocks that it runs")
-        if pretrained_model_name_or_path is not None or components_manager is not None or collection is not None:
-            raise NotImplementedError(
-                "this version does not load components by itself, and has no ComponentsManager: load them, and give "
-                "them to `update_components`"
-            )
+            blocks = self._default_blocks(index)
         if isinstance(blocks, (str, PathLike)):
             raise BlockTypeError(
                 f"`blocks` is the {type(blocks).__name__} {str(blocks)!r}, and a pipeline is made of blocks; for a "
@@ -95,10 +105,11 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
             if hasattr(ModularPipeline, str(name)):
                 raise DefinitionError(_taken_name(tree, str(name)))
         self._blocks = tree
-        self._component_specs: dict[str, ComponentSpec] = {
-            str(spec.name): deepcopy(spec) for spec in tree.expected_components
-        }
-        self._config_specs: dict[str, ConfigSpec] = {spec.name: deepcopy(spec) for spec in tree.expected_configs}
+        self._component_specs = {str(spec.name): deepcopy(spec) for spec in tree.expected_components}
+        self._config_specs = {spec.name: deepcopy(spec) for spec in tree.expected_configs}
+        if index is not None:
+            self._component_specs = {name: index.spec(spec) for name, spec in self._component_specs.items()}
+            self._config_specs = {name: index.config(spec) for name, spec in self._config_specs.items()}
         self.register_components(
             **{
                 name: spec.create() if spec.default_creation_method == "from_config" else None
@@ -109,6 +120,51 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
             _blocks_class_name=type(tree).__name__,
             **{name: spec.default for name, spec in self._config_specs.items()},
         )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        trust_remote_code: bool = False,
+        components_manager: Any = None,
+        collection: str | None = None,
+        workflow: str | None = None,
+        **hub_options: Any,
+    ) -> Any:
+        """A pipeline as a folder or a repository describes it; `load_components` loads its components.
+
+        It may be what `save_pretrained` wrote, here or in diffusers; a classic pipeline of diffusers, which gets the
+        blocks of its family; or a repository with blocks of its own.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or the name of the repository on the hub.
+            trust_remote_code: whether code that the repository brings may run.
+            components_manager, collection, workflow, **hub_options: as for the class.
+
+        Raises:
+            ComponentLoadError: there is no pipeline, or it cannot be read; or it brings code, which is not trusted.
+        """
+        repository = Repository(pretrained_model_name_or_path, **hub_options)
+        pipeline_class, blocks = provided("blocks of a repository")(repository, trust_remote_code)
+        index = read_index(repository)
+        return pipeline_class(
+            blocks,
+            None if index is None else pretrained_model_name_or_path,
+            components_manager,
+            collection,
+            workflow,
+            **hub_options,
+        )
+
+    def _default_blocks(self, index: PipelineIndex | None) -> Any:
+        """The blocks where none are given: those of the class, or those that the index names."""
+        name = self.default_blocks_name if index is None else index.blocks_class or self.default_blocks_name
+        if name is None:
+            raise DefinitionError(f"`{type(self).__name__}` needs `blocks`: the blocks that it runs")
+        return provided("blocks by name")(name)
+
+    def _names_in_workflow(self, workflow: str) -> set[str]:
+        return {name for name in self._blocks.get_workflow(workflow).component_names if name is not None}
 
     # Blocks
 
@@ -135,182 +191,6 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
         for _, block in walk(self._blocks):
             if isinstance(block, LoopSequentialPipelineBlocks):
                 block.set_progress_bar_config(**kwargs)
-
-    # Components and configuration
-
-    @property
-    def components(self) -> dict[str, Any]:
-        """The components by name; None for those that are not loaded."""
-        return {name: getattr(self, name) for name in self._component_specs}
-
-    @property
-    def component_names(self) -> list[str]:
-        return list(self.components)
-
-    @property
-    def null_component_names(self) -> list[str]:
-        """The names of the components that are not loaded."""
-        return [name for name, component in self.components.items() if component is None]
-
-    @property
-    def pretrained_component_names(self) -> list[str]:
-        """The names of the components that are loaded, or given."""
-        return [name for name, s in self._component_specs.items() if s.default_creation_method == "from_pretrained"]
-
-    @property
-    def config_component_names(self) -> list[str]:
-        """The names of the components that are created from their configuration."""
-        return [name for name, s in self._component_specs.items() if s.default_creation_method == "from_config"]
-
-    def get_component_spec(self, name: str) -> ComponentSpec:
-        """A copy of the spec of a component.
-
-        Raises:
-            UnknownComponentError: no block expects such a component.
-        """
-        if name not in self._component_specs:
-            raise UnknownComponentError(self._unknown_component(name, settable=False))
-        return deepcopy(self._component_specs[name])
-
-    def register_components(self, **kwargs: Any) -> None:
-        """Set components as they are, without changing their specs; `update_components` is what users call.
-
-        Raises:
-            UnknownComponentError: no block expects such a component.
-        """
-        for name, component in kwargs.items():
-            if name not in self._component_specs:
-                raise UnknownComponentError(self._unknown_component(name, settable=False))
-            spec = self._component_specs[name]
-            if spec.default_creation_method == "from_pretrained":
-                self.register_to_config(**{name: (*_library_and_class(component), _spec_to_dict(spec))})
-            setattr(self, name, component)
-
-    def update_components(self, **kwargs: Any) -> None:
-        """Replace components and configuration values.
-
-        Args:
-            **kwargs: components by name, as objects or as specs from which they are created or loaded; or configuration
-                values by name. None takes a component out.
-
-        Raises:
-            UnknownComponentError: no block expects a component or configuration value of that name. Nothing is changed.
-            ComponentLoadError: what is given cannot be a component, or could not be made or loaded. Nothing is changed.
-        """
-        for name, given in kwargs.items():
-            if name not in self._component_specs and name not in self._config_specs:
-                raise UnknownComponentError(self._unknown_component(name))
-            if name in self._component_specs:
-                _require_component(name, given, self._component_specs[name])
-        components: dict[str, Any] = {}
-        specs: dict[str, ComponentSpec] = {}
-        for name, given in kwargs.items():
-            if name not in self._component_specs:
-                continue
-            component = given
-            if isinstance(given, ComponentSpec):
-                component = given.create() if given.default_creation_method == "from_config" else given.load()
-            components[name] = component
-            specs[name] = self._updated_spec(name, component)
-        # made anew, as the view of a run shares them
-        self._component_specs = {**self._component_specs, **specs}
-        self.register_components(**components)
-        configs = {name: value for name, value in kwargs.items() if name in self._config_specs}
-        self._config_specs = {
-            name: replace(spec, default=configs.get(name, spec.default)) for name, spec in self._config_specs.items()
-        }
-        self.register_to_config(**configs)
-
-    def _updated_spec(self, name: str, component: Any) -> ComponentSpec:
-        current = self._component_specs[name]
-        if component is None:
-            return current
-        loaded = getattr(component, "_diffusers_load_id", None) is not None
-        if current.default_creation_method == "from_pretrained" and not loaded:
-            return ComponentSpec(name=name, type_hint=type(component), description=current.description)
-        return ComponentSpec.from_component(name, component)
-
-    def _unknown_component(self, name: str, settable: bool = True) -> str:
-        """What to tell somebody who named a component that there is not.
-
-        Args:
-            name: the name.
-            settable: whether configuration values were meant as well.
-        """
-        if name in self._config_specs:
-            return (
-                f"`{name}` is a configuration value, not a component: it is `pipe.{name}`, set by `update_components`"
-            )
-        known = [*self._component_specs, *(self._config_specs if settable else ())]
-        kind = "component or configuration value" if settable else "component"
-        return f"no block of this pipeline expects a {kind} `{name}`{did_you_mean(name, known)}; " + (
-            f"they expect {', '.join(f'`{n}`' for n in sorted(known))}" if known else "they expect none"
-        )
-
-    def __getattr__(self, name: str) -> Any:
-        attributes = self.__dict__
-        if name in attributes.get("_config_specs", ()):
-            return attributes["_internal_dict"][name]
-        originals = attributes.get("_originals", ())
-        if name in originals:
-            copied = attributes[name] = deepcopy(originals[name])
-            return copied
-        hint = ""
-        if not name.startswith("_"):
-            known = [*attributes.get("_component_specs", ()), *attributes.get("_config_specs", ())]
-            listed = ", ".join(f"`{component}`" for component in known)
-            hint = f"{did_you_mean(name, known)}; " + (
-                f"its components and configuration values are {listed}" if known else "its blocks expect no components"
-            )
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'{hint}", name=name, obj=self)
-
-    # Devices and dtypes
-
-    def _modules(self) -> list[torch.nn.Module]:
-        return [component for component in self.components.values() if isinstance(component, torch.nn.Module)]
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the first model, the CPU if there is none."""
-        parameter = next((p for module in self._modules() for p in module.parameters()), None)
-        return torch.device("cpu") if parameter is None else parameter.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the first model, float32 if there is none."""
-        for module in self._modules():
-            dtype = getattr(module, "dtype", None)
-            if dtype is not None:
-                return dtype  # type: ignore[no-any-return]
-        return torch.float32
-
-    @property
-    def _execution_device(self) -> torch.device:
-        """The device on which models run: where offloading hooks move them to, otherwise `device`."""
-        for model in self._modules():
-            for module in model.modules():
-                hook = getattr(module, "_hf_hook", None)
-                device = getattr(hook, "execution_device", None)
-                if device is not None:
-                    return torch.device(device)
-        return self.device
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move all models to a device, a dtype, or both, as `torch.nn.Module.to` does.
-
-        Returns:
-            The pipeline itself.
-        """
-        kwargs.pop("silence_dtype_warnings", None)
-        unknown = set(kwargs) - {"device", "dtype"}
-        for name in sorted(unknown):
-            hint = did_you_mean(name, ("device", "dtype"))
-            raise UnknownInputError(f"`to` takes a device, a dtype, or both, and no `{name}`{hint}")
-        if len(args) > 2:
-            raise UnknownInputError(f"`to` takes a device, a dtype, or both, not {len(args)} values")
-        for module in self._modules():
-            module.to(*args, **kwargs)
-        return self
 
     # Calls
 
@@ -411,6 +291,10 @@ class ModularPipeline(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
             CheckpointMismatchError: this is not the pipeline that the run was saved in, or an input is not the one that
                 it began with; the message says what differs.
         """
+        if "checkpoint" in inputs:
+            raise UnknownInputError(
+                "`resume` takes no `checkpoint`: the run goes on being saved where it was; leave it out"
+            )
         options = {"output": output, "callbacks": callbacks, "timeout": timeout, "progress": progress}
         return Run(resumed(self, path, inputs, classes, fall_back, **options))
 
@@ -517,39 +401,3 @@ def _taken_name(tree: ModularPipelineBlocks, name: str) -> str:
         f"{f'block `{path}` ({cls})' if path else cls} expects a {kind} `{name}`, which is an attribute of every "
         f"pipeline; give it another name"
     )
-
-
-def _require_component(name: str, given: Any, spec: ComponentSpec) -> None:
-    """Check that what is given for a component can be one.
-
-    Raises:
-        ComponentLoadError: it is a class, the name of a repository, or a spec of diffusers.
-    """
-    hint = f", {spec.type_hint.__name__}" if isinstance(spec.type_hint, type) else ""
-    what = kind_of(given)
-    if isinstance(given, type):
-        advice = f"give an instance of it, or `ComponentSpec({name!r}, {given.__name__}, ...)`, which makes one"
-    elif isinstance(given, (str, PathLike)):
-        what = f"the {type(given).__name__} {str(given)!r}"
-        spec_given = f"ComponentSpec({name!r}{hint}, repo={str(given)!r})"
-        advice = f"to load it from a repository or a folder, write `pipe.update_components({name}={spec_given})`"
-    elif from_diffusers(given, ComponentSpec):
-        what, advice = "a `ComponentSpec` of diffusers", "import `ComponentSpec` from `loopwright`"
-    else:
-        return
-    raise ComponentLoadError(f"component `{name}` cannot be {what}: {advice}")
-
-
-def _library_and_class(component: Any) -> tuple[str | None, str | None]:
-    """The library of a component and the name of its class, as they stand in a pipeline's index."""
-    if component is None:
-        return None, None
-    cls = type(getattr(component, "_orig_mod", component))  # what `torch.compile` wraps is meant
-    return cls.__module__.split(".")[0], cls.__name__
-
-
-def _spec_to_dict(spec: ComponentSpec) -> dict[str, Any]:
-    """A spec as it stands in a pipeline's index."""
-    hint = spec.type_hint
-    type_hint = (hint.__module__.split(".")[0], hint.__name__) if isinstance(hint, type) else (None, None)
-    return {"type_hint": type_hint, **{name: getattr(spec, name) for name in spec.loading_fields()}}

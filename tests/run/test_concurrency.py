@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
+from diffusers import DDIMScheduler
 
 from loopwright import ComponentSpec, ConfigSpec, InputParam, PipelineState
 from tests.blocks.arithmetic import AddOne, Repeat
 from tests.run.blocks import PATIENCE, Do, Turnstile, in_threads, pipeline
-
-SCHEDULERS = [DDIMScheduler, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, None]
+from tools.many_runs import ManyRuns, with_frames
 
 
 class Counter:
@@ -45,56 +43,25 @@ def counter_pipeline(function: Any = count) -> Any:
     return pipe
 
 
-def cases() -> list[tuple[Any, int, int]]:
-    """A scheduler, a number of steps and a seed for each of sixteen runs."""
-    return [(SCHEDULERS[n % 4], 1 + n % 3, n) for n in range(16)]
+@pytest.fixture(scope="module", params=["plain", "guiders that hook the model, and a stateful one"])
+def many(request: pytest.FixtureRequest, embedded: Any) -> ManyRuns:
+    """Two dozen runs of one pipeline, with several schedulers and numbers of steps: `make many-runs` in short."""
+    pipe = embedded.blocks.init_pipeline()
+    pipe.update_components(**embedded.components)
+    pipe.set_progress_bar_config(disable=True)
+    return ManyRuns(pipe if request.param == "plain" else with_frames(pipe), 24)
 
 
-def make_runs(pipe: Any, inputs: Any, form: str) -> list[Any]:
-    """Runs that have not begun, each with a scheduler of its own."""
-    usual, made = pipe.scheduler, []
-    try:
-        for scheduler, steps, seed in cases():
-            chosen = usual if scheduler is None else scheduler.from_config(usual.config)
-            pipe.update_components(scheduler=chosen)
-            made.append(getattr(pipe, form)(**inputs(seed, num_inference_steps=steps)))
-    finally:
-        pipe.update_components(scheduler=usual)
-    return made
+def test_runs_in_threads_end_as_they_do_alone(many: ManyRuns) -> None:
+    outcome = many.in_threads(8)
+    assert (outcome.failed, outcome.different) == ({}, [])
+    assert outcome.inside == 8
 
 
-@pytest.fixture(scope="module")
-def alone() -> dict[str, list[np.ndarray]]:
-    return {}
-
-
-def one_by_one(pipe: Any, inputs: Any, alone: dict[str, list[np.ndarray]]) -> list[np.ndarray]:
-    if not alone:
-        alone["images"] = [run.result() for run in make_runs(pipe, inputs, "stream")]
-    return alone["images"]
-
-
-def test_sixteen_threads_end_as_one_after_the_other(embedded: Any, inputs: Any, alone: Any) -> None:
-    expected = one_by_one(embedded, inputs, alone)
-    runs = make_runs(embedded, inputs, "stream")
-    results = in_threads(*[run.result for run in runs])
-    assert all(np.array_equal(got, wanted) for got, wanted in zip(results, expected, strict=True))
-
-
-def test_sixteen_tasks_end_as_one_after_the_other(embedded: Any, inputs: Any, alone: Any) -> None:
-    expected = one_by_one(embedded, inputs, alone)
-
-    async def last(run: Any) -> np.ndarray:
-        events = [event async for event in run]
-        return events[-1].state.latents.numpy()  # type: ignore[no-any-return]
-
-    async def main() -> list[np.ndarray]:
-        return await asyncio.gather(*[last(run) for run in make_runs(embedded, inputs, "astream")])
-
-    runs = make_runs(embedded, inputs, "stream")
-    latents = [list(run)[-1].state.latents.numpy() for run in runs]
-    assert all(np.array_equal(run.result(), wanted) for run, wanted in zip(runs, expected, strict=True))
-    assert all(np.array_equal(got, wanted) for got, wanted in zip(asyncio.run(main()), latents, strict=True))
+def test_runs_in_tasks_end_as_they_do_alone(many: ManyRuns) -> None:
+    outcome = many.in_tasks(8)
+    assert (outcome.failed, outcome.different) == ({}, [])
+    assert outcome.inside == 8
 
 
 def test_plain_calls_in_threads_end_as_one_after_the_other(embedded: Any, inputs: Any) -> None:

@@ -5,5 +5,6 @@ block is expected, one of diffusers may stand, and becomes one of ours.
 """
 
 from loopwright.bridge.convert import bridged, from_diffusers
+from loopwright.bridge.repositories import blocks_by_name, blocks_of_repository
 
-__all__ = ["bridged", "from_diffusers"]
+__all__ = ["blocks_by_name", "blocks_of_repository", "bridged", "from_diffusers"]

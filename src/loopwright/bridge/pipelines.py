@@ -15,7 +15,7 @@ from diffusers.pipelines.auto_pipeline import _get_model
 from loopwright.errors import BlockTypeError
 from loopwright.pipeline import ModularPipeline
 
-__all__ = ["bridged_pipeline", "bridged_pipeline_class", "pipeline_class_of_family"]
+__all__ = ["bridged_pipeline", "bridged_pipeline_class", "modular_class_of", "pipeline_class_of_family"]
 
 
 class _Pipeline(ModularPipeline, library.ModularPipeline):  # type: ignore[misc]
@@ -53,7 +53,7 @@ def bridged_pipeline(pipeline: library.ModularPipeline | diffusers.DiffusionPipe
     if isinstance(pipeline, library.ModularPipeline):
         bridged = bridged_pipeline_class(type(pipeline))(blocks=pipeline._blocks)
     else:
-        cls = _modular_class_of(type(pipeline), dict(pipeline.config))
+        cls = modular_class_of(type(pipeline), dict(pipeline.config))
         bridged = bridged_pipeline_class(cls)(blocks=getattr(diffusers, cls.default_blocks_name))
     specs = bridged._component_specs
     given = {name: component for name, component in pipeline.components.items() if name in specs}
@@ -63,7 +63,7 @@ def bridged_pipeline(pipeline: library.ModularPipeline | diffusers.DiffusionPipe
     return bridged
 
 
-def _modular_class_of(classic: type[Any], config: dict[str, Any]) -> type[Any]:
+def modular_class_of(classic: type[Any], config: dict[str, Any]) -> type[Any]:
     """The class of modular pipelines for a class of classic ones.
 
     Args:

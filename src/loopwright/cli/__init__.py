@@ -1,4 +1,4 @@
-"""The command line: `loopwright generate`, `morph`, `describe` and `check`.
+"""The command line: `loopwright generate`, `morph`, `resume`, `trace`, `describe` and `check`.
 
 A user's mistake is one line on stderr and exit code 2; Ctrl-C is exit code 130. Torch, diffusers and transformers are
 imported by the commands that need them, after the arguments were checked.
@@ -6,6 +6,8 @@ imported by the commands that need them, after the arguments were checked.
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from typing import Annotated, Any
 
@@ -16,6 +18,8 @@ from loopwright.errors import LoopwrightError, nearest
 
 from .generate import generate, morph
 from .inspection import check, describe
+from .resume import resume
+from .trace import trace
 
 __all__ = ["app", "main"]
 
@@ -25,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for command in (generate, morph, describe, check):
+for command in (generate, morph, resume, trace, describe, check):
     app.command()(command)
 
 
@@ -78,6 +82,13 @@ def _usage_message(error: Any, arguments: list[str]) -> str:
     """The message of an exception of wrong usage; for an unknown option with the nearest one."""
     unknown = getattr(error, "option_name", None)
     message = str(error.format_message())
+    more = re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message)
+    if more and error.ctx is not None and error.ctx.command.name == "generate":
+        quoted = shlex.quote(f"{error.ctx.params['prompt']} {more[1]}")
+        return (
+            f"generate takes one prompt: put its words into quotes, as in loopwright generate {quoted}; several "
+            f"prompts make an animation: loopwright morph"
+        )
     if not unknown or error.ctx is None or not message.startswith("No such option"):
         return message
     context = error.ctx

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from loopwright.errors import InvalidInputError, did_you_mean
+from loopwright.errors import InvalidInputError
 
 from .arguments import check_at_least, check_strength, chosen_seed, numbered, open_image, writable_path
-from .interruption import interruptible
-
-if TYPE_CHECKING:
-    from loopwright.diffusion.metadata import ImageMetadata
-    from loopwright.pipeline import ModularPipeline
+from .pictures import ANIMATION_SUFFIXES, PICTURE_SUFFIXES, Preview, Show, carry_out, model_folder, start
+from .request import Request
+from .run_folder import new_folder
 
 __all__ = ["generate", "morph"]
-
-_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 
 _Negative = Annotated[str | None, typer.Option(help="What the picture should not show.")]
 _Steps = Annotated[int, typer.Option(help="The number of denoising steps.")]
@@ -30,13 +23,16 @@ _Guidance = Annotated[float | None, typer.Option(help="How strongly the prompt g
 _Model = Annotated[Path | None, typer.Option(help="A model folder in diffusers' layout; else the embedded model.")]
 _Height = Annotated[int | None, typer.Option(help="Height in pixels; the model's own if not given.")]
 _Width = Annotated[int | None, typer.Option(help="Width in pixels; the model's own if not given.")]
+_Checkpoint = Annotated[
+    Path | None, typer.Option(help="A folder to save the run in after each step, for `loopwright resume`.")
+]
 
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the picture should show, such as 'red apple'.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help=f"Where to write: {', '.join(_SUFFIXES)}.")] = Path(
-        "loopwright.png"
-    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help=f"Where to write: {', '.join(PICTURE_SUFFIXES)}.")
+    ] = Path("loopwright.png"),
     number: Annotated[int, typer.Option("-n", "--number", help="How many: picture-1.png, picture-2.png, ...")] = 1,
     negative: _Negative = None,
     steps: _Steps = 20,
@@ -50,19 +46,38 @@ def generate(
     model: _Model = None,
     height: _Height = None,
     width: _Width = None,
-    show: Annotated[bool, typer.Option(help="Show the picture, if this is a terminal.")] = True,
+    show: Show = True,
+    preview: Preview = False,
+    animate: Annotated[
+        Path | None,
+        typer.Option(help=f"Also write how it formed, in at most 100 steps: {', '.join(ANIMATION_SUFFIXES)}."),
+    ] = None,
+    checkpoint: _Checkpoint = None,
 ) -> None:
     """Make a picture from a prompt."""
-    paths = [writable_path(path, _SUFFIXES) for path in numbered(output, max(number, 1))]
+    paths = [writable_path(path, PICTURE_SUFFIXES) for path in numbered(output, max(number, 1))]
     check_at_least("-n", number, 1)
     check_at_least("--steps", steps, 1)
     check_strength(strength)
+    animations = []
+    if animate is not None:
+        animations = [writable_path(path, ANIMATION_SUFFIXES) for path in numbered(animate, number)]
+        if animate.absolute() == output.absolute():
+            raise InvalidInputError(f"--animate and -o are the same file, {output}")
     if image is None and mask is not None:
         raise InvalidInputError("--mask needs --image: the picture to change where the mask is white")
     if image is None and strength is not None:
         raise InvalidInputError("--strength needs --image: the picture to start from")
     first_seed = chosen_seed(seed)
-    inputs: dict[str, Any] = {}
+    inputs: dict[str, Any] = {
+        "prompt": prompt,
+        "negative_prompt": negative,
+        "num_images_per_prompt": number,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "height": height,
+        "width": width,
+    }
     if image is not None:
         inputs["image"] = open_image(image, "--image")
     if mask is not None:
@@ -72,41 +87,20 @@ def generate(
             raise InvalidInputError(f"--mask is {sizes[0]} pixels, and --image is {sizes[1]}; they must be alike")
     if strength is not None:
         inputs["strength"] = strength
-    folder = _model_folder(model)
-    seeds = [first_seed + index for index in range(number)]
+    folder = None if checkpoint is None else new_folder(checkpoint)
+    model_folder(model)
     if seed is None:
         typer.echo(f"seed {first_seed}", err=True)
-
-    pipeline = _pipeline(folder, morphing=False)
-    _note_unknown_words(pipeline.tokenizer, [prompt])
-    with interruptible() as check:
-        result = pipeline(
-            prompt=prompt,
-            negative_prompt=negative,
-            num_images_per_prompt=number,
-            num_inference_steps=steps,
-            generator=_generators(seeds),
-            guidance_scale=guidance,
-            height=height,
-            width=width,
-            callbacks=check,
-            **inputs,
-        )
-    from loopwright.diffusion.metadata import save_image
-
-    metadata = _metadata(pipeline, folder, prompt, result.images[0], result)
-    for path, picture, used in zip(paths, result.images, seeds, strict=True):
-        _save(save_image, picture, path, replace(metadata, seed=used))
-        if show:
-            _show(picture)
-        typer.echo(f"{path}  seed {used}")
+    request = Request([prompt], [first_seed + index for index in range(number)], paths, animations, model)
+    carry_out(request, start(inputs, request), folder, preview=preview, show=show)
 
 
 def morph(
     prompts: Annotated[list[str], typer.Argument(help="Two prompts or more, such as 'cat' 'dog'.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the animation: .webp.")] = Path(
-        "morph.webp"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help=f"Where to write the animation: {', '.join(ANIMATION_SUFFIXES)}."),
+    ] = Path("morph.webp"),
     frames: Annotated[int, typer.Option(help="The number of frames.")] = 16,
     bounce: Annotated[bool, typer.Option(help="Go back to the first prompt at the end.")] = True,
     negative: _Negative = None,
@@ -116,108 +110,28 @@ def morph(
     model: _Model = None,
     height: _Height = None,
     width: _Width = None,
+    preview: Preview = False,
+    checkpoint: _Checkpoint = None,
 ) -> None:
     """Make an animation that morphs from prompt to prompt."""
-    writable_path(output, (".webp",))
+    writable_path(output, ANIMATION_SUFFIXES)
     check_at_least("--steps", steps, 1)
     if len(prompts) < 2:
         raise InvalidInputError(f"morph needs at least two prompts, such as: loopwright morph {prompts[0]!r} 'dog'")
     check_at_least("--frames", frames, len(prompts))
     used = chosen_seed(seed)
-    folder = _model_folder(model)
+    folder = None if checkpoint is None else new_folder(checkpoint)
+    model_folder(model)
     if seed is None:
         typer.echo(f"seed {used}", err=True)
-
-    pipeline = _pipeline(folder, morphing=True)
-    _note_unknown_words(pipeline.tokenizer, prompts)
-    with interruptible() as check:
-        result = pipeline(
-            prompt=prompts,
-            negative_prompt=negative,
-            num_frames=frames,
-            num_inference_steps=steps,
-            generator=_generators([used]),
-            guidance_scale=guidance,
-            height=height,
-            width=width,
-            callbacks=check,
-        )
-    from loopwright.diffusion.metadata import save_animation
-
-    pictures = result.frames
-    metadata = replace(_metadata(pipeline, folder, " -> ".join(prompts), pictures[0], result), seed=used)
-    _save(save_animation, pictures + pictures[-2:0:-1] if bounce else pictures, output, metadata)
-    typer.echo(f"{output}  seed {used}")
-
-
-def _model_folder(model: Path | None) -> Path:
-    from loopwright.diffusion.model_index import EMBEDDED_MODEL, read_model_index
-
-    folder = EMBEDDED_MODEL if model is None else model
-    read_model_index(folder)
-    return folder
-
-
-def _pipeline(folder: Path, *, morphing: bool) -> ModularPipeline:
-    import diffusers
-    import transformers
-
-    # their notices and bars while loading are not for the reader of this command's output
-    diffusers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    from loopwright.diffusion.loading import load_pipeline
-    from loopwright.diffusion.morph import MorphBlocks
-    from loopwright.diffusion.workflows import AutoImageBlocks
-
-    pipeline = load_pipeline(MorphBlocks() if morphing else AutoImageBlocks(), folder)
-    pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False, desc="denoising")
-    return pipeline
-
-
-def _generators(seeds: list[int]) -> list[Any]:
-    import torch
-
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def _note_unknown_words(tokenizer: Any, prompts: list[str]) -> None:
-    """Say which words a word-level vocabulary does not have: the model cannot draw what it never read."""
-    unknown = tokenizer.unk_token_id
-    for word in dict.fromkeys(word for prompt in prompts for word in prompt.split()):
-        if unknown is not None and unknown in tokenizer(word, add_special_tokens=False)["input_ids"]:
-            hint = did_you_mean(word, tokenizer.get_vocab())
-            typer.echo(f"note: the model does not know the word `{word}`{hint}", err=True)
-
-
-def _metadata(pipeline: ModularPipeline, folder: Path, prompt: str, picture: Any, result: Any) -> ImageMetadata:
-    """What all pictures of a call have in common; `result` is the state that the call returned."""
-    from loopwright.diffusion.metadata import ImageMetadata
-
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    scale = result.guidance_scale
-    return ImageMetadata(
-        prompt=prompt,
-        negative_prompt=result.negative_prompt,
-        num_inference_steps=result.num_inference_steps,
-        guidance_scale=pipeline.guider.config.get("guidance_scale") if scale is None else scale,
-        scheduler=type(pipeline.scheduler).__name__,
-        model=index.get("_name_or_path") or folder.resolve().name,
-        width=picture.width,
-        height=picture.height,
-        strength=result.get("strength", None) if result.get("image", None) is not None else None,
-    )
-
-
-def _save(save: Any, pictures: Any, path: Path, metadata: Any) -> None:
-    try:
-        save(pictures, path, metadata)
-    except OSError as error:
-        raise InvalidInputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _show(picture: Any) -> None:
-    from .terminal import can_show, half_blocks
-
-    if can_show(sys.stdout):
-        typer.echo(half_blocks(picture))
+    inputs = {
+        "prompt": prompts,
+        "negative_prompt": negative,
+        "num_frames": frames,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "height": height,
+        "width": width,
+    }
+    request = Request(prompts, [used], [output], model=model, frames=frames, bounce=bounce)
+    carry_out(request, start(inputs, request), folder, preview=preview)

@@ -36,6 +36,7 @@ def describe(
     """Describe blocks: the tree, with loops, inputs, outputs and components."""
     _check_choice("--format", form, tuple(_SUFFIX_OF))
     if output is not None:
+        _check_suffix(output, form)
         writable_path(output, (_SUFFIX_OF[form],))
     blocks = _blocks(target, workflow)
     from loopwright.describe import describe as describe_blocks
@@ -79,6 +80,21 @@ def check(
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InvalidInputError(f"{option} must be {' or '.join(choices)}, not {value!r}{did_you_mean(value, choices)}")
+
+
+def _check_suffix(path: Path, form: str) -> None:
+    """Check that the suffix of a path is that of the format, and say which ones there are."""
+    suffix = path.suffix.lower()
+    if suffix == _SUFFIX_OF[form] or path.is_dir():
+        return
+    for other, its_suffix in _SUFFIX_OF.items():
+        if suffix == its_suffix:
+            raise InvalidInputError(
+                f"cannot write {path}: {suffix} is for --format {other}, and --format {form} ends in {_SUFFIX_OF[form]}"
+            )
+    each = ", ".join(f"{its_suffix} (--format {other})" for other, its_suffix in _SUFFIX_OF.items())
+    given = f"not {suffix}" if suffix else "and this has no suffix"
+    raise InvalidInputError(f"cannot write {path}: a description ends in {each}, {given}")
 
 
 def _blocks(target: str | None, workflow: str | None) -> Any:

@@ -14,9 +14,9 @@ from loopwright.blocks import (
     LoopSequentialPipelineBlocks,
     ModularPipelineBlocks,
 )
-from loopwright.blocks.composite import loop_variables_of
 from loopwright.blocks.dataflow import CarriedValue, carried_values
 from loopwright.blocks.facts import input_key
+from loopwright.blocks.variables import loop_variables_of
 from loopwright.params import InputParam, OutputParam
 from loopwright.specs import ComponentSpec, ConfigSpec
 

@@ -55,7 +55,10 @@ def load_components(
         InvalidInputError: the folder is not there, or not such a folder, or lacks a component; or `dtype` is no dtype.
     """
     if not isinstance(dtype, torch.dtype):
-        raise InvalidInputError(f"`dtype` must be a `torch.dtype`, such as `torch.float32`, not {dtype!r}")
+        raise InvalidInputError(
+            f"`dtype` must be a `torch.dtype`, such as `torch.float32`, not {dtype!r}"
+            f"{f', did you mean `torch.{dtype}`?' if hasattr(torch, str(dtype)) else ''}"
+        )
     index = read_model_index(folder)
     for name in names or ():
         if name not in index:

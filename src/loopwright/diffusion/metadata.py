@@ -6,7 +6,8 @@ PNG files carry two text chunks: `parameters`, the single text that tools of thi
     Negative prompt: leaf
     Steps: 20, Sampler: EulerDiscreteScheduler, CFG scale: 3, Seed: 7, Size: 64x64, Model: emoji, Version: loopwright 1
 
-and `loopwright`, the same as JSON. JPEG and WebP files carry the first, in the EXIF tag `UserComment`.
+and `loopwright`, the same as JSON. JPEG and WebP files carry the first, in the EXIF tag `UserComment`, and GIF files in
+their comment.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from loopwright.errors import InvalidInputError, did_you_mean, kind_of
 
-__all__ = ["IMAGE_SUFFIXES", "ImageMetadata", "read_metadata", "save_animation", "save_image"]
+__all__ = ["ANIMATION_SUFFIXES", "IMAGE_SUFFIXES", "ImageMetadata", "read_metadata", "save_animation", "save_image"]
 
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
+ANIMATION_SUFFIXES = (".webp", ".gif", ".png")
 
 _USER_COMMENT = 0x9286
 # EXIF 2.3, 4.6.5: the first eight bytes of a user comment name its encoding
@@ -140,24 +142,49 @@ def save_image(image: Image.Image, path: str | Path, metadata: ImageMetadata | N
 
 
 def save_animation(
-    frames: Sequence[Image.Image], path: str | Path, metadata: ImageMetadata | None = None, *, frame_ms: int = 80
+    frames: Sequence[Image.Image],
+    path: str | Path,
+    metadata: ImageMetadata | None = None,
+    *,
+    frame_ms: int = 80,
+    last_ms: int | None = None,
 ) -> None:
-    """Write frames as an animated WebP that repeats forever; `frame_ms` is how long each is shown.
+    """Write frames as an animation that repeats forever: lossless as WebP or PNG; a GIF has 256 colours.
+
+    Args:
+        frames: the frames, of one size.
+        path: where; the suffix says as what.
+        metadata: how the animation was made.
+        frame_ms: how long each frame is shown, in milliseconds; a GIF counts in tens of them.
+        last_ms: how long the last one is; as long as the others if None.
 
     Raises:
-        InvalidInputError: there are no frames, or the suffix of `path` is not `.webp`.
+        InvalidInputError: there are no frames, or the suffix of `path` is not one of `ANIMATION_SUFFIXES`.
     """
     path = Path(path)
-    if path.suffix.lower() != ".webp":
-        raise InvalidInputError(f"{path}: animations are written as .webp")
+    suffix = path.suffix.lower()
+    if suffix not in ANIMATION_SUFFIXES:
+        raise InvalidInputError(
+            f"{path}: animations are written as {', '.join(ANIMATION_SUFFIXES)}"
+            f"{did_you_mean(suffix, ANIMATION_SUFFIXES)}"
+        )
     if not frames:
         raise InvalidInputError("`frames` is empty; give at least one")
-    options = {} if metadata is None else {"exif": _exif(metadata)}
     first, *rest = frames
+    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
+    if metadata is not None and suffix == ".png":
+        options["pnginfo"] = _png_info(metadata)
+    elif metadata is not None and suffix == ".gif":
+        options["comment"] = metadata.to_parameters().encode()
+    elif metadata is not None:
+        options["exif"] = _exif(metadata)
+    # a single frame is a picture: some formats take no list for it
+    durations = [frame_ms] * len(rest) + [frame_ms if last_ms is None else last_ms] if rest else frame_ms
+    kind = Image.registered_extensions()[suffix]
     _write_whole(
         path,
         lambda file: first.save(
-            file, format="WEBP", save_all=True, append_images=rest, duration=frame_ms, loop=0, lossless=True, **options
+            file, format=kind, save_all=True, append_images=rest, duration=durations, loop=0, **options
         ),
     )
 
@@ -173,6 +200,8 @@ def read_metadata(path: str | Path) -> ImageMetadata | None:
         with Image.open(path) as image:
             image.load()
             own, text = image.info.get("loopwright"), image.info.get("parameters")
+            if image.format == "GIF" and "comment" in image.info:
+                text = image.info["comment"].decode(errors="replace")
             comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(_USER_COMMENT)
     except OSError as error:
         if isinstance(error, FileNotFoundError):

@@ -6,6 +6,7 @@ from loopwright.run.execution import Execution
 from loopwright.run.options import Callbacks, RunOptions, StepEnd
 from loopwright.run.run import Run
 from loopwright.run.scope import is_run_scoped
+from loopwright.run.trace import Trace
 from loopwright.run.verify import verify_resume
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Run",
     "RunOptions",
     "StepEnd",
+    "Trace",
     "is_run_scoped",
     "verify_resume",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from loopwright.errors import RunStateError, RunTimeoutError
+from loopwright.run.trace import Trace
 
 __all__ = ["Cancelled", "Control"]
 
@@ -34,13 +35,15 @@ class Control:
     Args:
         timeout: seconds that the run may take, None for no limit.
         held: whether the run waits for a listener, or to be let go.
+        trace: is told when the run waits.
     """
 
-    def __init__(self, timeout: float | None = None, held: bool = False) -> None:
+    def __init__(self, timeout: float | None = None, held: bool = False, trace: Trace | None = None) -> None:
         self._changed = threading.Condition()
         self._timeout = timeout
         self._began = time.perf_counter()
         self._waited = 0.0
+        self._trace = trace or Trace()
         self._listening = held
         self._wanted = False
         self._event: Any = None
@@ -75,23 +78,30 @@ class Control:
             Cancelled: the run was cancelled.
             RunTimeoutError: its time is over.
         """
-        if not (self._listening or self._paused or self._cancelled or self._errands or self._timeout is not None):
-            return
-        arrived = time.perf_counter()
-        with self._changed:
-            if event is None:
-                # a paused run goes on to the end of the iteration if something is to be done there
-                self._wait(lambda: self._paused and not self._errands)
-            else:
-                self._run_errands()
-                if self._listening and not self._cancelled:
-                    self._event = event()
-                    self._tell()
-                    self._wait(lambda: self._listening and (self._event is not None or not self._wanted), errands=True)
-                    self._event = None
-                self._wait(lambda: self._paused, errands=True)
-        self._waited += time.perf_counter() - arrived
+        if self._paused or (event is not None and (self._listening or self._errands)):
+            arrived = time.perf_counter()
+            self._trace.begin_wait(arrived)
+            try:
+                with self._changed:
+                    self._stand_still(event)
+            finally:
+                now = time.perf_counter()
+                self._waited += now - arrived
+                self._trace.end_wait(now)
         self.check()
+
+    def _stand_still(self, event: Callable[[], Any] | None) -> None:
+        if event is None:
+            # a paused run goes on to the end of the iteration if something is to be done there
+            self._wait(lambda: self._paused and not self._errands)
+            return
+        self._run_errands()
+        if self._listening and not self._cancelled:
+            self._event = event()
+            self._tell()
+            self._wait(lambda: self._listening and (self._event is not None or not self._wanted), errands=True)
+            self._event = None
+        self._wait(lambda: self._paused, errands=True)
 
     def check(self) -> None:
         """End a run that has to end.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loopwright.blocks.composite import Step, run_whole
 from loopwright.blocks.loop import LoopSequentialPipelineBlocks
 from loopwright.errors import CheckpointMismatchError, RunStateError
+from loopwright.run.trace import Trace
 from loopwright.state import BlockState, PipelineState, loop_record
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Frame:
         visit: how often a loop of this path had run before, in the current iteration of the loop around it.
         depth: how many names of blocks lead to it.
         outer_depth: how many of these lead to the loop around it.
+        trace_depth: how many calls and iterations the trace has in progress between its iterations.
         ended: whether it is to have no more iterations.
         history: its small values after each iteration, for a run that is saved.
     """
@@ -56,6 +58,7 @@ class Frame:
         "path",
         "skipped",
         "total",
+        "trace_depth",
         "variables",
         "visit",
     )
@@ -64,7 +67,7 @@ class Frame:
         self.loop, self.path, self.is_held, self.visit = loop, path, is_held, visit
         # weakly: once its wrapper has returned nobody holds the state, which tells that a held loop is over
         self._state = weakref.ref(state)
-        self.depth = self.outer_depth = 0
+        self.depth = self.outer_depth = self.trace_depth = 0
         self.total: int | None = None
         self.index = -1
         self.variables: dict[str, Any] = {}
@@ -123,6 +126,7 @@ class LoopDriver:
         boundary: called after each iteration, with the frames of the loops around that point, outermost first.
         progress: False hides the progress bars of loops, True shows them, None leaves it to the blocks.
         exclusive: what the run has to have for itself, None if it shares everything.
+        trace: is told of all blocks and iterations; None if nobody wants to know.
 
     Attributes:
         state: the state of the run.
@@ -138,6 +142,7 @@ class LoopDriver:
         boundary: Callable[[list[Frame]], None],
         progress: bool | None = None,
         exclusive: Exclusive | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self.state = state
         self.replay: Replay | None = None
@@ -147,6 +152,7 @@ class LoopDriver:
         self._boundary = boundary
         self._progress = progress
         self._exclusive = exclusive
+        self._trace = trace or Trace()
         self._root: Any = None
         self._blocks: list[tuple[str, Any]] = []
         self._visits: dict[str, int] = {}
@@ -183,7 +189,9 @@ class LoopDriver:
 
     def walk(self, steps: Iterable[Step]) -> Iterator[Step]:
         """The steps of a composite, one after the other, keeping account of where the run is."""
-        depth, loops = len(self._blocks), len(self.frames)
+        while self.frames and self.frames[-1].is_over:
+            self._leave_held(self.frames.pop())
+        depth, loops, trace_depth = len(self._blocks), len(self.frames), self._trace.depth
         for step in steps:
             if self._is_done(depth, step):
                 continue
@@ -195,7 +203,10 @@ class LoopDriver:
                 step = step._replace(call=self._unwinding(block))
             elif self._exclusive is not None and not block.sub_blocks:
                 step = step._replace(call=self._exclusively(block))
+            self._trace.leave(trace_depth)
+            self._trace.enter(step.name, self._blocks)
             yield step
+            self._trace.leave(trace_depth)
         del self._blocks[depth:], self.frames[loops:]
 
     def _is_done(self, depth: int, step: Step) -> bool:
@@ -257,8 +268,11 @@ class LoopDriver:
         if self.replay is not None and self._wind_forward(self.replay, frame):
             return components, frame.state
         depth = len(self._blocks)
+        self._trace.leave(frame.trace_depth)
+        self._trace.enter_iteration(frame.index)
         with nullcontext() if self._exclusive is None else self._exclusive.iteration(loop, frame.memory):
             components, state = loop.run_iteration(components, state, variables)
+        self._trace.leave(frame.trace_depth)
         frame.state = state
         del self._blocks[depth:], self.frames[self.frames.index(frame) + 1 :]
         if self.replay is not None:
@@ -330,6 +344,7 @@ class LoopDriver:
             frame = self.frames[position]
             if frame.is_over:
                 del self.frames[position:]
+                self._leave_held(frame)
             elif frame.belongs_to(loop, state):
                 del self.frames[position + 1 :]
                 return frame
@@ -345,5 +360,13 @@ class LoopDriver:
         frame.total = loop.loop_total(components, frame.state)
         if frame.total is None and self._expected is not None and self._expected[0] is loop:
             frame.total, self._expected = self._expected[1], None
+        if is_held:
+            self._trace.enter_held(path)
+        frame.trace_depth = self._trace.depth
         self.frames.append(frame)
         return frame
+
+    def _leave_held(self, frame: Frame) -> None:
+        """A loop is over. If a block holds it, the trace learns of it here, otherwise from `walk`."""
+        if frame.is_held:
+            self._trace.leave(frame.trace_depth - 1)

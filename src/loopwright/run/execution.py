@@ -16,10 +16,12 @@ from loopwright.run.control import Control
 from loopwright.run.driver import Frame, LoopDriver
 from loopwright.run.event import Event
 from loopwright.run.exclusive import Exclusive
+from loopwright.run.memory import memory_gauge
 from loopwright.run.model_calls import watched_models
 from loopwright.run.modes import ThreadModes
 from loopwright.run.options import RunOptions, StepEnd
 from loopwright.run.peek import Moment
+from loopwright.run.trace import Trace
 from loopwright.state import PipelineState
 
 __all__ = ["Execution"]
@@ -37,14 +39,16 @@ class Execution:
     Attributes:
         view: the run's own view of the pipeline, which the blocks get as `components`.
         control: what steers it from outside.
+        trace: how long its blocks and iterations took.
     """
 
     def __init__(self, pipeline: Any, state: PipelineState, options: RunOptions, held: bool = False) -> None:
         self.options = options
-        self.control = Control(options.timeout, held)
+        self.trace = Trace(pipeline._blocks)
+        self.control = Control(options.timeout, held, self.trace)
         self.view = pipeline._view()
         self._exclusive = Exclusive(self.view, self.control.check) if pipeline._needs_exclusive() else None
-        self.driver = LoopDriver(state, self._boundary, options.progress, self._exclusive)
+        self.driver = LoopDriver(state, self._boundary, options.progress, self._exclusive, self.trace)
         self.view._driver = self.driver
         self.view.__dict__.pop("_interrupt", None)
         self._pipeline = pipeline
@@ -107,6 +111,7 @@ class Execution:
                 torch.no_grad(),
                 watched_models(self.view, self._before_model),
                 nullcontext() if self._exclusive is None else self._exclusive.active(),
+                self.trace.running(memory_gauge(self.view)),
             ):
                 return self.driver.run(self._pipeline._blocks, self.view)
         finally:

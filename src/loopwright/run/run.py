@@ -15,6 +15,7 @@ from loopwright.run.control import Cancelled
 from loopwright.run.event import Event
 from loopwright.run.execution import Execution
 from loopwright.run.modes import ThreadModes
+from loopwright.run.trace import Trace
 
 __all__ = ["Run"]
 
@@ -55,6 +56,11 @@ class Run:
     def components(self) -> Any:
         """The run's own view of the pipeline: `run.components.scheduler` is the scheduler that it steps."""
         return self._execution.view
+
+    @property
+    def trace(self) -> Trace:
+        """How long each block and iteration took, and how much memory was in use: `print(run.trace)`."""
+        return self._execution.trace
 
     def pause(self) -> None:
         """Halt after the current iteration, or before the next call of a model, until `go_on`."""

@@ -9,19 +9,49 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from loopwright.errors import CheckpointDamagedError, CheckpointError
+from loopwright.errors import CheckpointDamagedError, CheckpointError, LoopwrightError
 from loopwright.run.checkpoints.codec import tensor_bytes
 from loopwright.run.checkpoints.storage import Storage
 
-__all__ = ["TensorFiles", "iteration_of", "load_tensors", "read_body", "read_file"]
+__all__ = ["TensorFiles", "iteration_of", "load_tensors", "read_body", "read_file", "reading"]
 
 FORMAT = 1
+_NONE = type(None)
+# what the JSON of a file is made of: a type, several, a list of one kind, a table with at least these entries, or one
+# of any names and one kind
+_BODY: dict[str, Any] = {
+    "iteration": int,
+    "fingerprint": {kind: {...: str} for kind in ("block", "component", "configuration value")},
+    "settings": {"every": int, "keep": (int, _NONE), "strict": bool},
+    "start": (dict, _NONE),
+    "generators": dict,
+    "state": {"values": list, "groups": dict},
+    "frames": [
+        {
+            "path": str,
+            "names": [str],
+            "index": int,
+            "ended": bool,
+            "variables": list,
+            "values": (list, _NONE),
+            "groups": (dict, _NONE),
+            "iteration": int,
+            "history": list,
+        }
+    ],
+    "components": dict,
+    "rng": list,
+    "attributes": list,
+    "places": {...: [str]},
+}
 _NAME = re.compile(r"(\d{8})-([0-9a-f]{32})\.safetensors")
 
 
@@ -72,7 +102,46 @@ def read_body(data: bytes, name: str) -> dict[str, Any]:
         raise CheckpointDamagedError(f"`{name}` is not a checkpoint: {error}") from error
     if body.get("format") != FORMAT:
         raise CheckpointError(f"`{name}` is of format {body.get('format')}; this version reads format {FORMAT}")
+    wrong = _wrong(body, _BODY, "its header")
+    if wrong:
+        raise CheckpointDamagedError(f"`{name}` is not a checkpoint: {wrong}")
     return body
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """While the contents of a file are read: those that no checkpoint has are an error that names the file.
+
+    Raises:
+        CheckpointDamagedError: they have another form than a checkpoint's.
+    """
+    try:
+        yield
+    except LoopwrightError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError) as error:
+        raise CheckpointDamagedError(
+            f"`{name}` is not a checkpoint: {type(error).__name__} ({error}) while a value was read"
+        ) from error
+
+
+def _wrong(value: Any, shape: Any, where: str) -> str:
+    """What a value of the JSON lacks, in words; empty if nothing."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{where} is no table"
+        if ... in shape:
+            shape = dict.fromkeys(value, shape[...])
+        inside = [(value[key], part, f"`{key}` in {where}") for key, part in shape.items() if key in value]
+        if len(inside) < len(shape):
+            return f"{where} has no `{next(key for key in shape if key not in value)}`"
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{where} is no list"
+        inside = [(item, shape[0], f"an item of {where}") for item in value]
+    else:
+        return "" if isinstance(value, shape) else f"{where} is {value!r:.40}"
+    return next((wrong for item, part, place in inside if (wrong := _wrong(item, part, place))), "")
 
 
 class TensorFiles:

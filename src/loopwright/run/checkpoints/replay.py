@@ -12,6 +12,7 @@ import torch
 from loopwright.errors import CheckpointMismatchError, brief
 from loopwright.run.checkpoints.checkpoint import Saved, classes_of, made_with
 from loopwright.run.checkpoints.codec import Decoder, same
+from loopwright.run.checkpoints.file import reading
 from loopwright.run.checkpoints.history import History
 from loopwright.run.checkpoints.start import Start
 from loopwright.state import PipelineState, loop_record
@@ -162,8 +163,9 @@ class Replay:
                 delattr(component, attribute)
             vars(component).update(attributes)
         self._view.__dict__.update(contents.attributes)
-        for name, rng in contents.rng.items():
-            _set_global_rng(name, rng)
+        with reading(self._saved.name):
+            for name, rng in contents.rng.items():
+                _set_global_rng(name, rng)
 
     def rewind(self, frame: Frame, depth: int, contents: Contents | None = None) -> None:
         """Set the small values of a loop to what they were after its current iteration."""
@@ -184,6 +186,10 @@ class Replay:
             record.groups = {kind: list(names) for kind, names in saved.written["groups"].items()}
 
     def _contents(self) -> Contents:
+        with reading(self._saved.name):
+            return self._read()
+
+    def _read(self) -> Contents:
         body, decoder = self._saved.body, self._decoder()
         decode = decoder.decode
 
@@ -218,8 +224,9 @@ def saved_start(saved: Saved, pipeline: Any, classes: Sequence[type] = ()) -> Pi
     if written is None:
         return None
     decoder = Decoder(saved.tensor, pipeline.components.get, classes_of(pipeline, classes), {})
-    values = {name: decoder.decode(value) for name, value in written["values"]}
-    return PipelineState(values, {kind: list(names) for kind, names in written["groups"].items()})
+    with reading(saved.name):
+        values = {name: decoder.decode(value) for name, value in written["values"]}
+        return PipelineState(values, {kind: list(names) for kind, names in written["groups"].items()})
 
 
 def _set_global_rng(name: str, state: Any) -> None:

@@ -1,0 +1,288 @@
+"""What a pipeline works with: its components and configuration values, and their specs."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from os import PathLike
+from typing import Any, Self
+
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.utils import PushToHubMixin
+
+from loopwright.blocks.sub_blocks import from_diffusers
+from loopwright.components.index import MODULAR_INDEX
+from loopwright.components.loading import load, to_load
+from loopwright.errors import (
+    ComponentLoadError,
+    InvalidInputError,
+    UnknownComponentError,
+    UnknownInputError,
+    did_you_mean,
+    kind_of,
+)
+from loopwright.specs import ComponentSpec, ConfigSpec
+
+__all__ = ["ComponentOwner"]
+
+
+class ComponentOwner(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
+    """What has components and configuration values, as attributes: a pipeline."""
+
+    config_name = MODULAR_INDEX
+    _component_specs: dict[str, ComponentSpec]
+    _config_specs: dict[str, ConfigSpec]
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """The components by name; None for those that are not loaded."""
+        return {name: getattr(self, name) for name in self._component_specs}
+
+    @property
+    def component_names(self) -> list[str]:
+        return list(self.components)
+
+    @property
+    def null_component_names(self) -> list[str]:
+        """The names of the components that are not loaded."""
+        return [name for name, component in self.components.items() if component is None]
+
+    @property
+    def pretrained_component_names(self) -> list[str]:
+        """The names of the components that are loaded, or given."""
+        return [name for name, s in self._component_specs.items() if s.default_creation_method == "from_pretrained"]
+
+    @property
+    def config_component_names(self) -> list[str]:
+        """The names of the components that are created from their configuration."""
+        return [name for name, s in self._component_specs.items() if s.default_creation_method == "from_config"]
+
+    def get_component_spec(self, name: str) -> ComponentSpec:
+        """A copy of the spec of a component.
+
+        Raises:
+            UnknownComponentError: no block expects such a component.
+        """
+        if name not in self._component_specs:
+            raise UnknownComponentError(self._unknown_component(name, settable=False))
+        return deepcopy(self._component_specs[name])
+
+    def register_components(self, **kwargs: Any) -> None:
+        """Set components as they are, without changing their specs; `update_components` is what users call.
+
+        Raises:
+            UnknownComponentError: no block expects such a component.
+        """
+        for name, component in kwargs.items():
+            if name not in self._component_specs:
+                raise UnknownComponentError(self._unknown_component(name, settable=False))
+            spec = self._component_specs[name]
+            if spec.default_creation_method == "from_pretrained":
+                self.register_to_config(**{name: (*_library_and_class(component), _spec_to_dict(spec))})
+            setattr(self, name, component)
+
+    def update_components(self, **kwargs: Any) -> None:
+        """Replace components and configuration values.
+
+        Args:
+            **kwargs: components by name, as objects or as specs from which they are created or loaded; or configuration
+                values by name. None takes a component out.
+
+        Raises:
+            UnknownComponentError: no block expects a component or configuration value of that name. Nothing is changed.
+            ComponentLoadError: what is given cannot be a component, or could not be made or loaded. Nothing is changed.
+        """
+        for name, given in kwargs.items():
+            if name not in self._component_specs and name not in self._config_specs:
+                raise UnknownComponentError(self._unknown_component(name))
+            if name in self._component_specs:
+                _require_component(name, given, self._component_specs[name])
+        components: dict[str, Any] = {}
+        specs: dict[str, ComponentSpec] = {}
+        for name, given in kwargs.items():
+            if name not in self._component_specs:
+                continue
+            component = given
+            if isinstance(given, ComponentSpec):
+                component = given.create() if given.default_creation_method == "from_config" else given.load()
+            components[name] = component
+            specs[name] = self._updated_spec(name, component)
+        # made anew, as the view of a run shares them
+        self._component_specs = {**self._component_specs, **specs}
+        self.register_components(**components)
+        configs = {name: value for name, value in kwargs.items() if name in self._config_specs}
+        self._config_specs = {
+            name: replace(spec, default=configs.get(name, spec.default)) for name, spec in self._config_specs.items()
+        }
+        self.register_to_config(**configs)
+
+    def load_components(
+        self, names: Any = None, workflow: str | None = None, progress: bool | None = None, **options: Any
+    ) -> None:
+        """Load components from where their specs say.
+
+        Args:
+            names: one or several names; all that are missing and have a place to come from, if None.
+            workflow: the name of a workflow: only components that its blocks work with are loaded.
+            progress: whether a progress bar is shown; None for where it goes to a terminal.
+            **options: given to `from_pretrained`, such as `dtype`, `device_map`, `quantization_config`, `revision`: one
+                value for all, or a dict with a value for each component by name and one for all others as `default`.
+
+        Raises:
+            UnknownComponentError: no block expects such a component.
+            ComponentLoadError: one could not be loaded; those that came before it stay.
+        """
+        if workflow is not None and names is not None:
+            raise InvalidInputError("`load_components` takes `names` or `workflow`, not both")
+        present = [name for name, component in self.components.items() if component is not None]
+        chosen = to_load(self._component_specs, present, names)
+        if workflow is not None:
+            used = self._names_in_workflow(workflow)
+            chosen = [name for name in chosen if name in used]
+        for name, component in load(self._component_specs, chosen, options, progress):
+            self.register_components(**{name: component})
+
+    def unload_components(self, names: Any) -> None:
+        """Take components out, one or several names; `load_components` brings them back.
+
+        Raises:
+            UnknownComponentError: no block expects such a component.
+        """
+        chosen = [names] if isinstance(names, str) else list(names)
+        for name in chosen:
+            if name not in self._component_specs:
+                raise UnknownComponentError(self._unknown_component(name, settable=False))
+        self.register_components(**dict.fromkeys(chosen))
+        torch.cuda.empty_cache()  # does nothing where there is no such device
+
+    def _names_in_workflow(self, workflow: str) -> set[str]:
+        """The names of the components that the blocks of a workflow work with."""
+        raise NotImplementedError
+
+    def _updated_spec(self, name: str, component: Any) -> ComponentSpec:
+        current = self._component_specs[name]
+        if component is None:
+            return current
+        loaded = getattr(component, "_diffusers_load_id", None) is not None
+        if current.default_creation_method == "from_pretrained" and not loaded:
+            return ComponentSpec(name=name, type_hint=type(component), description=current.description)
+        return ComponentSpec.from_component(name, component)
+
+    def _unknown_component(self, name: str, settable: bool = True) -> str:
+        """What to tell somebody who named a component that there is not.
+
+        Args:
+            name: the name.
+            settable: whether configuration values were meant as well.
+        """
+        if name in self._config_specs:
+            return (
+                f"`{name}` is a configuration value, not a component: it is `pipe.{name}`, set by `update_components`"
+            )
+        known = [*self._component_specs, *(self._config_specs if settable else ())]
+        kind = "component or configuration value" if settable else "component"
+        return f"no block of this pipeline expects a {kind} `{name}`{did_you_mean(name, known)}; " + (
+            f"they expect {', '.join(f'`{n}`' for n in sorted(known))}" if known else "they expect none"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        attributes = self.__dict__
+        if name in attributes.get("_config_specs", ()):
+            return attributes["_internal_dict"][name]
+        originals = attributes.get("_originals", ())
+        if name in originals:
+            copied = attributes[name] = deepcopy(originals[name])
+            return copied
+        hint = ""
+        if not name.startswith("_"):
+            known = [*attributes.get("_component_specs", ()), *attributes.get("_config_specs", ())]
+            listed = ", ".join(f"`{component}`" for component in known)
+            hint = f"{did_you_mean(name, known)}; " + (
+                f"its components and configuration values are {listed}" if known else "its blocks expect no components"
+            )
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'{hint}", name=name, obj=self)
+
+    # Devices and dtypes
+
+    def _modules(self) -> list[torch.nn.Module]:
+        return [component for component in self.components.values() if isinstance(component, torch.nn.Module)]
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first model, the CPU if there is none."""
+        parameter = next((p for module in self._modules() for p in module.parameters()), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the first model, float32 if there is none."""
+        for module in self._modules():
+            dtype = getattr(module, "dtype", None)
+            if dtype is not None:
+                return dtype  # type: ignore[no-any-return]
+        return torch.float32
+
+    @property
+    def _execution_device(self) -> torch.device:
+        """The device on which models run: where offloading hooks move them to, otherwise `device`."""
+        for model in self._modules():
+            for module in model.modules():
+                hook = getattr(module, "_hf_hook", None)
+                device = getattr(hook, "execution_device", None)
+                if device is not None:
+                    return torch.device(device)
+        return self.device
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move all models to a device, a dtype, or both, as `torch.nn.Module.to` does.
+
+        Returns:
+            The pipeline itself.
+        """
+        kwargs.pop("silence_dtype_warnings", None)
+        unknown = set(kwargs) - {"device", "dtype"}
+        for name in sorted(unknown):
+            hint = did_you_mean(name, ("device", "dtype"))
+            raise UnknownInputError(f"`to` takes a device, a dtype, or both, and no `{name}`{hint}")
+        if len(args) > 2:
+            raise UnknownInputError(f"`to` takes a device, a dtype, or both, not {len(args)} values")
+        for module in self._modules():
+            module.to(*args, **kwargs)
+        return self
+
+
+def _require_component(name: str, given: Any, spec: ComponentSpec) -> None:
+    """Check that what is given for a component can be one.
+
+    Raises:
+        ComponentLoadError: it is a class, the name of a repository, or a spec of diffusers.
+    """
+    hint = f", {spec.type_hint.__name__}" if isinstance(spec.type_hint, type) else ""
+    what = kind_of(given)
+    if isinstance(given, type):
+        advice = f"give an instance of it, or `ComponentSpec({name!r}, {given.__name__}, ...)`, which makes one"
+    elif isinstance(given, (str, PathLike)):
+        what = f"the {type(given).__name__} {str(given)!r}"
+        spec_given = f"ComponentSpec({name!r}{hint}, repo={str(given)!r})"
+        advice = f"to load it from a repository or a folder, write `pipe.update_components({name}={spec_given})`"
+    elif from_diffusers(given, ComponentSpec):
+        what, advice = "a `ComponentSpec` of diffusers", "import `ComponentSpec` from `loopwright`"
+    else:
+        return
+    raise ComponentLoadError(f"component `{name}` cannot be {what}: {advice}")
+
+
+def _library_and_class(component: Any) -> tuple[str | None, str | None]:
+    """The library of a component and the name of its class, as they stand in a pipeline's index."""
+    if component is None:
+        return None, None
+    cls = type(getattr(component, "_orig_mod", component))  # what `torch.compile` wraps is meant
+    return cls.__module__.split(".")[0], cls.__name__
+
+
+def _spec_to_dict(spec: ComponentSpec) -> dict[str, Any]:
+    """A spec as it stands in a pipeline's index."""
+    hint = spec.type_hint
+    type_hint = (hint.__module__.split(".")[0], hint.__name__) if isinstance(hint, type) else (None, None)
+    return {"type_hint": type_hint, **{name: getattr(spec, name) for name in spec.loading_fields()}}

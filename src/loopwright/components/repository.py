@@ -1,0 +1,109 @@
+"""Where a pipeline is kept: a folder on this machine, or a repository on the hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from loopwright.errors import ComponentLoadError, brief
+
+__all__ = ["Repository"]
+
+# what users may say about a repository on the hub
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
+
+
+class Repository:
+    """A folder, or a repository on the hub at one revision.
+
+    Args:
+        source: the folder, or the name of the repository (`owner/name`).
+        **options: `HUB_OPTIONS`; they mean nothing for a folder.
+
+    Attributes:
+        revision: the commit that the first file was found at, so that all others come from the same; None for a folder.
+    """
+
+    def __init__(self, source: Any, **options: Any) -> None:
+        self.source = str(source)
+        self.options = options
+        self.revision: str | None = options.pop("revision", None)
+        self.folder = Path(source) if Path(source).is_dir() else None
+        if self.folder is None and (self.source.count("/") != 1 or self.source[0] in "./~"):
+            raise ComponentLoadError(
+                f"there is no folder {self.source}, and it is not the name of a repository either, which looks like "
+                f"`owner/name`"
+            )
+
+    def __str__(self) -> str:
+        return self.source
+
+    def file(self, name: str) -> Path | None:
+        """A file of the repository on this machine; None if the repository has none of that name.
+
+        Raises:
+            ComponentLoadError: the repository cannot be reached, does not exist, or is closed to this user.
+        """
+        if self.folder is not None:
+            path = self.folder / name
+            return path if path.is_file() else None
+
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            GatedRepoError,
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        try:
+            path = Path(hf_hub_download(self.source, name, revision=self.revision, **self.options))
+        except GatedRepoError as error:
+            raise ComponentLoadError(
+                f"the repository {self} is gated: accept its terms on its page on the hub, and log in with `hf auth "
+                f"login`, or give `token=...`"
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise ComponentLoadError(
+                f"there is no repository {self} on the hub, or it is private: check its name, and for a private one "
+                f"log in with `hf auth login`, or give `token=...`"
+            ) from error
+        except RevisionNotFoundError as error:
+            raise ComponentLoadError(f"the repository {self} has no revision `{self.revision}`") from error
+        except LocalEntryNotFoundError as error:
+            raise ComponentLoadError(
+                f"{name} of the repository {self} is not on this machine, and the hub cannot be reached: connect to "
+                f"the network, or give a folder that holds the pipeline"
+            ) from error
+        except EntryNotFoundError:
+            return None
+        except (HfHubHTTPError, OSError) as error:
+            raise ComponentLoadError(f"{name} of the repository {self} could not be downloaded: {error}") from error
+        self.revision = _commit_of(path) or self.revision
+        return path
+
+    def json(self, name: str) -> dict[str, Any] | None:
+        """The object in a JSON file; None if the repository has no such file.
+
+        Raises:
+            ComponentLoadError: the file holds something else, or cannot be had.
+        """
+        path = self.file(name)
+        if path is None:
+            return None
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ComponentLoadError(f"{name} of {self} is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise ComponentLoadError(f"{name} of {self} holds {brief(value)}; it must be a JSON object")
+        return value
+
+
+def _commit_of(path: Path) -> str | None:
+    """The commit in the path of a downloaded file: .../snapshots/<commit>/<name>."""
+    parts = path.parts
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None
