@@ -62,7 +62,7 @@ bench: env ## measure against diffusers and write docs/performance.md
 	$(BIN)/python -m benchmarks
 
 .PHONY: crash-loop
-crash-loop: env ## kill a run at every iteration and at random moments, resume it, compare: minutes
+crash-loop: env ## kill a run at every iteration and at random moments, resume it, some twice, compare: minutes
 	$(BIN)/python -m tools.crash_loop
 
 .PHONY: many-runs

@@ -1,16 +1,11 @@
-"""The command line: what it writes, what it says to a mistake, and what an interruption leaves behind."""
+"""The command line: what it writes, and what it says to a mistake."""
 
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
-import signal
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -19,8 +14,6 @@ from PIL import Image
 from loopwright.cli import main
 from loopwright.cli.terminal import half_blocks
 from loopwright.diffusion import read_metadata
-
-PROGRAM = [sys.executable, "-c", "import sys; from loopwright.cli import main; sys.exit(main())"]
 
 
 @pytest.fixture(autouse=True)
@@ -346,34 +339,3 @@ def test_mistakes_are_found_before_anything_large_is_imported(folder: Path) -> N
     arguments = ["generate", "dog", "-o", "absent/dog.png"]
     ran = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
     assert ran.stdout == "set()\n"
-
-
-def test_ctrl_c_leaves_no_file(folder: Path) -> None:
-    """The signal is sent when the progress bar shows that the loop is running."""
-    terminal, stderr = pty.openpty()
-    termios.tcsetwinsize(terminal, (24, 80))
-    arguments = ["generate", "dog", "-o", "dog.png", "--steps", "100000", "--seed", "1"]
-    process = subprocess.Popen([*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=stderr)
-    os.close(stderr)
-    shown = b""
-    try:
-        while b"/100000" not in shown:
-            assert select.select([terminal], [], [], 120)[0], f"no progress: {shown!r}"
-            shown += os.read(terminal, 1024)
-        process.send_signal(signal.SIGINT)
-        # a terminal that nobody reads would stop the program
-        while process.poll() is None:
-            if select.select([terminal], [], [], 0.1)[0]:
-                try:
-                    shown += os.read(terminal, 1024)
-                except OSError:
-                    break
-        assert process.wait(timeout=60) == 130
-    finally:
-        process.kill()
-        process.wait()
-        os.close(terminal)
-        if process.stdout is not None:
-            process.stdout.close()
-    assert b"Traceback" not in shown
-    assert files(folder) == []

@@ -1327,7 +1327,8 @@ MISTAKES = [
         lambda: pipeline(count=Count, work=leaf()).resume(_saved()),
         CheckpointMismatchError,
         ValueError,
-        "the run was saved in another pipeline and would not go on as it began: block `work` is new",
+        "the run was saved in another pipeline and would not go on as it began: block `work` is new; resume it in a "
+        "pipeline as it was then, or begin a new run",
     ),
     Mistake(
         "a run is resumed with another input",
@@ -1342,7 +1343,8 @@ MISTAKES = [
         lambda: pipeline(count=Count).branch(_saved(), at=99),
         CheckpointError,
         ValueError,
-        "the memory holds no checkpoint after iteration 99; it has 1, 2, 3",
+        "the memory holds no checkpoint after iteration 99; it has 1, 2, 3; `Checkpoint(..., keep=None)` keeps all of "
+        "a run",
     ),
     Mistake(
         "a loop is misspelt on a run",

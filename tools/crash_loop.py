@@ -1,5 +1,7 @@
 """Kill a run with SIGKILL at every iteration and at random moments, resume it, and compare the picture bit for bit.
 
+Some are killed again while they are resumed, once or twice.
+
 One process loads the model and forks for each kill; the child sends the signal to itself. Run by `make crash-loop`.
 """
 
@@ -13,7 +15,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -33,14 +35,16 @@ AFTER_RENAME = "the file has its name, and the folder is not synced"
 WRITTEN = "the checkpoint is written"
 REMOVE = "an older file is to be removed"
 FORWARD = "the model is called"
+READ = "a checkpoint is read"
 MOMENTS = (WRITE_BEGINS, BYTE, BEFORE_RENAME, AFTER_RENAME, WRITTEN, REMOVE, FORWARD)
+MOMENTS_OF_RESUMING = (*MOMENTS, READ)
 
 
 class Kill(NamedTuple):
     """When a child kills itself.
 
     Attributes:
-        moment: one of `MOMENTS`.
+        moment: one of `MOMENTS_OF_RESUMING`.
         count: how many such moments there are until then, itself included.
         part: how much of the file is written, for `BYTE`.
     """
@@ -122,6 +126,8 @@ def arm(pipe: Any, kill: Kill) -> None:
         os.replace = around(os.replace, kill.moment == BEFORE_RENAME)
     elif kill.moment == REMOVE:
         LocalFolder.remove = around(LocalFolder.remove, True)  # type: ignore[method-assign]
+    elif kill.moment == READ:
+        LocalFolder.read = around(LocalFolder.read, False)  # type: ignore[method-assign]
     else:
         pipe.transformer.register_forward_pre_hook(lambda *_: die() if due() else None)
 
@@ -143,18 +149,16 @@ def in_a_child(work: Callable[[], None]) -> int:
     return -1 if os.WEXITSTATUS(status) else 0
 
 
-def survives(pictures: Pictures, kill: Kill, expected: torch.Tensor) -> str | None:
-    """What went wrong when a run was killed and resumed; None if nothing did."""
+def survives(pictures: Pictures, kills: Sequence[Kill], expected: torch.Tensor) -> str | None:
+    """What went wrong when a run was killed and resumed, as often as there are kills; None if nothing did."""
     scratch = Path(tempfile.mkdtemp(prefix="crash-loop-"))
     folder, found = scratch / "run", scratch / "images"
 
-    def first() -> None:
-        arm(pictures.pipe, kill)
-        torch.save(pictures.whole(folder), found)
-
-    def second() -> None:
+    def attempt(kill: Kill | None, begins: bool) -> None:
+        if kill is not None:
+            arm(pictures.pipe, kill)
         try:
-            images = pictures.resumed(folder)
+            images = pictures.whole(folder) if begins else pictures.resumed(folder)
         except CheckpointError as error:
             # it was killed before it had saved anything
             if "holds no checkpoint" not in str(error) or any(folder.glob("*.safetensors")):
@@ -162,25 +166,41 @@ def survives(pictures: Pictures, kill: Kill, expected: torch.Tensor) -> str | No
             images = pictures.whole(folder)
         torch.save(images, found)
 
+    def run(kill: Kill | None, begins: bool) -> int:
+        return in_a_child(lambda: attempt(kill, begins))
+
     try:
-        ended = in_a_child(first)
-        if ended not in (0, signal.SIGKILL):
-            return "the run failed by itself"
-        if ended == signal.SIGKILL and in_a_child(second) != 0:
-            return "the resumed run failed"
+        killed = False
+        for kill in (*kills, None):
+            ended = run(kill, begins=not killed)
+            if ended not in (0, signal.SIGKILL):
+                return "the resumed run failed" if killed else "the run failed by itself"
+            if ended == 0:
+                break
+            killed = True
         if not torch.equal(torch.load(found, weights_only=True), expected):
             return "the picture is another one"
         left = [path.name for path in folder.glob(".*")]
-        return f"the folder still has {', '.join(left)}" if left and ended == signal.SIGKILL else None
+        return f"the folder still has {', '.join(left)}" if left and killed else None
     finally:
         shutil.rmtree(scratch)
 
 
-def chosen_kills(steps: int, iterations: list[int], moments: int, seed: int) -> list[Kill]:
+def chosen_kills(steps: int, iterations: list[int], moments: int, again: int, seed: int) -> list[tuple[Kill, ...]]:
+    """The kills of each run."""
     rng = random.Random(seed)
+
+    def early() -> Kill:
+        return Kill(rng.choice(MOMENTS), rng.randint(1, max(1, steps // 2)), rng.random())
+
+    def resuming() -> Kill:
+        moment = rng.choice(MOMENTS_OF_RESUMING)
+        return Kill(moment, 1 if moment == READ else rng.randint(1, max(1, steps // 4)), rng.random())
+
     return [
-        *(Kill(WRITTEN, iteration) for iteration in iterations),
-        *(Kill(rng.choice(MOMENTS), rng.randint(1, steps), rng.random()) for _ in range(moments)),
+        *((Kill(WRITTEN, iteration),) for iteration in iterations),
+        *((Kill(rng.choice(MOMENTS), rng.randint(1, steps), rng.random()),) for _ in range(moments)),
+        *((early(), *(resuming() for _ in range(1 + n % 2))) for n in range(again)),
     ]
 
 
@@ -189,6 +209,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--iterations", type=int, nargs="*", help="after which to kill; default: all")
     parser.add_argument("--moments", type=int, default=100, help="how many random moments")
+    parser.add_argument("--again", type=int, default=30, help="how many runs are killed again while they are resumed")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     given = parser.parse_args()
     # a fork has none of the threads of its parent, and would wait for them
@@ -202,12 +223,12 @@ def main() -> int:
     finally:
         shutil.rmtree(scratch)
     iterations = list(range(1, given.steps + 1)) if given.iterations is None else given.iterations
-    kills = chosen_kills(given.steps, iterations, given.moments, given.seed)
+    kills = chosen_kills(given.steps, iterations, given.moments, given.again, given.seed)
     failures = []
-    for kill in tqdm(kills, desc="killed and resumed", disable=not sys.stderr.isatty()):
-        failure = survives(pictures, kill, expected)
+    for killed in tqdm(kills, desc="killed and resumed", disable=not sys.stderr.isatty()):
+        failure = survives(pictures, killed, expected)
         if failure is not None:
-            failures.append(f"{kill}: {failure}")
+            failures.append(f"{killed}: {failure}")
     print("\n".join([*failures, f"{len(kills) - len(failures)} of {len(kills)} runs survived"]))
     return 1 if failures else 0
 

@@ -260,19 +260,19 @@ def main() -> int:
     given = parser.parse_args()
     # the pools of many threads would spend the time waiting for each other
     torch.set_num_threads(1)
-    print(f"{'runs':30} {'number':>6} {'different':>9} {'failed':>6} {'inside at once':>14} {'time':>7}")
+    print(f"{'runs':34} {'number':>6} {'different':>9} {'failed':>6} {'inside at once':>14} {'time':>7}")
     good = True
     plain = plain_pipeline()
     for kind, pipe in {"plain": plain, "guiders, stateful model": with_frames(plain)}.items():
         runs = ManyRuns(pipe, given.runs)
         began = time.perf_counter()
         runs.alone()
-        print(f"{kind}, alone".ljust(30), f"{given.runs:6} {'':>9} {'':>6} {1:14} {time.perf_counter() - began:6.1f}s")
+        print(f"{kind}, alone".ljust(34), f"{given.runs:6} {'':>9} {'':>6} {1:14} {time.perf_counter() - began:6.1f}s")
         for way, run in {"threads": runs.in_threads, "tasks": runs.in_tasks}.items():
             outcome = run(given.at_once)
             good = good and outcome.is_good
             print(
-                f"{kind}, {way}".ljust(30),
+                f"{kind}, {way}".ljust(34),
                 f"{outcome.runs:6} {len(outcome.different):9} {len(outcome.failed):6} {outcome.inside:14} "
                 f"{outcome.seconds:6.1f}s",
                 flush=True,

@@ -35,6 +35,7 @@ from loopwright.errors import (
     close_location,
 )
 from loopwright.run import Event, Execution, Run, RunOptions, is_run_scoped
+from loopwright.run.cache import BlockCache, resized
 from loopwright.run.asynchronous import events_of, result_of
 from loopwright.run.exclusive import needs_exclusive
 from loopwright.run.request import check_output, start_state
@@ -68,6 +69,7 @@ class ModularPipeline(ComponentOwner):
     default_blocks_name: str | None = None
     # set on the view that a run has of its pipeline
     _driver: Any = None
+    _cache: BlockCache | None = None
 
     def __init__(
         self,
@@ -228,7 +230,8 @@ class ModularPipeline(ComponentOwner):
         if output is not None:
             check_output(self, output, run_state)
         try:
-            if callbacks is checkpoint is timeout is progress is None and not self._needs_exclusive():
+            plain = callbacks is checkpoint is timeout is progress is None and self._cache is None
+            if plain and not self._needs_exclusive():
                 with torch.no_grad():
                     run_state = run_whole(self._blocks, self._view(), run_state)
             else:
@@ -261,6 +264,26 @@ class ModularPipeline(ComponentOwner):
     def astream(self, state: PipelineState | None = None, **kwargs: Any) -> AsyncIterator[Event]:
         """`stream` for asyncio: `async for event in pipe.astream(prompt="red apple"): ...`."""
         return events_of(self.stream(state, **kwargs))
+
+    def cache(self, max_bytes: int = 2**30) -> BlockCache | None:
+        """Reuse outputs of blocks outside loops in later calls, where the block and all that it reads are the same.
+
+        A run that changes only the seed does not encode the prompt again; one that changes only the decoder does not
+        run the loop. What draws random numbers, writes into its inputs or fails is not kept; a loop that comes from the
+        cache has no events. `run.cache_report()` says what happened.
+
+        Args:
+            max_bytes: how many bytes of outputs are kept at most, the least recently used giving way; 0 turns the cache
+                off and forgets what it holds.
+
+        Returns:
+            The cache, None if it was turned off.
+
+        Raises:
+            InvalidInputError: `max_bytes` is not a number of bytes.
+        """
+        self._cache = resized(self._cache, max_bytes)
+        return self._cache
 
     def resume(
         self,

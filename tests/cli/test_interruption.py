@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -97,20 +98,44 @@ def test_an_exception_that_python_throws_away_is_raised_again(monkeypatch: pytes
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(sys, "unraisablehook", lambda thrown_away: None)
-    with CtrlC() as ctrl_c:
-        Finalized()
-        with pytest.raises(KeyboardInterrupt):
-            ctrl_c.check()
-        with pytest.raises(KeyboardInterrupt), ctrl_c.heard_by(lambda: None):
-            raise AssertionError("nobody is to listen yet")
-        ctrl_c._pressed = False
-
-
-def test_who_listens_is_called_instead() -> None:
     heard: list[str] = []
-    with CtrlC() as ctrl_c:
-        with ctrl_c.heard_by(lambda: heard.append("Ctrl-C")):
+
+    def work() -> None:
+        with CtrlC() as ctrl_c:
+            Finalized()
+            heard.append("it goes on")
+            with ctrl_c.heard_by(lambda: heard.append("Ctrl-C")):
+                heard.append("it goes on still")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert heard == ["it goes on"]
+
+
+def test_at_the_latest_it_is_raised_at_the_end() -> None:
+    with pytest.raises(KeyboardInterrupt), CtrlC(), suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_who_listens_is_called_instead_until_nobody_does() -> None:
+    heard: list[str] = []
+
+    def work() -> None:
+        with CtrlC() as ctrl_c, ctrl_c.heard_by(lambda: heard.append("Ctrl-C")):
             signal.raise_signal(signal.SIGINT)
-            with pytest.raises(KeyboardInterrupt), ctrl_c.heard_by(None):
+            with ctrl_c.heard_by(None):
                 signal.raise_signal(signal.SIGINT)
-        assert heard == ["Ctrl-C"]
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert heard == ["Ctrl-C"]
+
+
+def test_a_program_that_ignores_ctrl_c_goes_on_doing_so() -> None:
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with CtrlC():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,4 +1,4 @@
-"""`--preview` and `--animate`: a picture while it forms, and how it formed."""
+"""`--preview`, `--animate` and `--trace`: a picture while it forms, how it formed, and how long it took."""
 
 from __future__ import annotations
 
@@ -89,6 +89,13 @@ def test_an_animation_of_many_steps_has_evenly_spread_ones() -> None:
     assert len(frames("forming.webp")) == 51
 
 
+def test_where_the_time_went_can_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*APPLE, "-o", "apple.png", "--trace", "run.json"]) == 0
+    assert capsys.readouterr().out == "apple.png  seed 7\nrun.json\n"
+    assert main(["trace", "run.json"]) == 0
+    assert "denoise" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -97,6 +104,7 @@ def test_an_animation_of_many_steps_has_evenly_spread_ones() -> None:
             "cannot write forming.mp4: it must end in .webp or .gif or .png, not .mp4",
         ),
         (["-o", "apple.png", "--animate", "apple.png"], "--animate and -o are the same file, apple.png"),
+        (["--trace", "run.txt"], "cannot write run.txt: it must end in .json, not .txt"),
         (["--animate", "absent/forming.gif"], "cannot write absent/forming.gif: there is no folder absent"),
     ],
 )

@@ -180,6 +180,10 @@ def test_a_folder_of_a_run_that_did_not_come_to_its_first_checkpoint_is_used_aga
             [*APPLE, "--checkpoint", "run"],
             "--checkpoint: run holds a run already: `loopwright resume run` goes on with it",
         ),
+        (
+            [*APPLE, "--checkpoint", "my run"],
+            "--checkpoint: my run holds a run already: `loopwright resume 'my run'` goes on with it",
+        ),
         (["morph", "a", "b", "--checkpoint", "other.txt"], "--checkpoint: other.txt is a file; name a folder"),
         ([*APPLE, "--checkpoint", "."], "--checkpoint: . holds other files; name a new or an empty folder"),
         (
@@ -192,7 +196,7 @@ def test_a_folder_of_a_run_that_did_not_come_to_its_first_checkpoint_is_used_aga
 def test_a_mistake_is_one_line(
     arguments: list[str], message: str, folder: Path, broken_run: Break, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken_run(steps_done=1)
+    shutil.copytree(broken_run(steps_done=1), "my run")
     Path("other.txt").write_text("")
     for name, text in {"broken": '{"format": 1}', "later": '{"format": 2}'}.items():
         Path(name).mkdir()

@@ -68,6 +68,20 @@ def test_an_animation_has_metadata_too(tmp_path: Path) -> None:
     assert read_metadata(tmp_path / "morph.webp") == METADATA
 
 
+@pytest.mark.parametrize("suffix", [".webp", ".gif", ".png"])
+def test_the_last_frame_of_an_animation_can_be_held(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"forming{suffix}"
+    save_animation([RED, Image.new("RGB", (64, 64), "blue")], path, METADATA, frame_ms=50, last_ms=900)
+    assert read_metadata(path) == METADATA
+    shown = []
+    with Image.open(path) as animation:
+        for number in range(animation.n_frames):  # type: ignore[attr-defined]
+            animation.seek(number)
+            animation.load()
+            shown.append(animation.info["duration"])
+    assert shown == [50, 900]
+
+
 def test_the_text_of_another_tool_is_read() -> None:
     text = "a cat, best quality\nNegative prompt: dog\nblurry\nSteps: 28, Sampler: Euler a, Schedule type: Automatic, "
     text += 'CFG scale: 7, Seed: 42, Size: 512x768, Model hash: abc, Model: "a, b", Version: v1.10'
@@ -112,7 +126,10 @@ def test_mistakes(tmp_path: Path) -> None:
             lambda: save_image(RED, "apple.pgn"),
             "apple.pgn: images are written as .png, .webp, .jpg, .jpeg, did you mean `.png`?",
         ),
-        (lambda: save_animation([RED], "morph.gif"), "morph.gif: animations are written as .webp"),
+        (
+            lambda: save_animation([RED], "morph.wepb"),
+            "morph.wepb: animations are written as .webp, .gif, .png, did you mean `.webp`?",
+        ),
         (lambda: save_animation([], "morph.webp"), "`frames` is empty; give at least one"),
         (lambda: read_metadata(tmp_path / "text.png"), f"{tmp_path / 'text.png'} is not an image"),
     ]:

@@ -21,7 +21,9 @@ CASES = [
     ({"timeout": "1"}, "`timeout` is '1'; it must be a positive number of seconds"),
     ({"progress": 1}, "`progress` is 1; it must be True, to show progress bars, False, to hide them, or None"),
     ({"checkpoint": "a"}, "`checkpoint` is 'a'; it must be a `Checkpoint`, such as `Checkpoint('run-1')`"),
-    ({"callbacks": 3}, "`callbacks` holds 3, which cannot be called"),
+    ({"callbacks": 3}, "`callbacks` holds 3, which cannot be called; give a function that takes the event"),
+    ({"callbacks": "a"}, "`callbacks` holds 'a', which cannot be called; give a function that takes the event"),
+    ({"callbacks": "ab"}, "`callbacks` holds 'ab', which cannot be called; give a function that takes the event"),
     (
         {"callbacks": {"on_evnet": print}},
         "`callbacks` has an entry `on_evnet`, did you mean `on_event`?; it may have `callback_on_step_end`, "
@@ -30,8 +32,8 @@ CASES = [
     ({"callbacks": {"on_event": 3}}, "`callbacks` has 3 as `on_event`, which cannot be called"),
     (
         {"callbacks": lambda a, b: None},
-        "the callback `<lambda>` takes neither one argument, the event, nor the four of `callback_on_step_end`: pipe, "
-        "i, t, callback_kwargs",
+        "the callback `<lambda>` takes neither one argument, the event, nor the four of `callback_on_step_end`: write "
+        "`def callback(event)`, or `def callback(pipe, i, t, callback_kwargs)`",
     ),
 ]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -132,7 +134,9 @@ def test_cancelling_ends_a_run_after_the_iteration() -> None:
     turnstile.let_go()
     with pytest.raises(RunCancelledError) as caught:
         run.result()
-    assert str(caught.value) == "the run was cancelled"
+    assert str(caught.value) == (
+        "the run was cancelled, so it has no result; `stop_loop` ends a loop early and goes on to the result"
+    )
     assert (run.status, seen) == ("cancelled", [0])
 
 
@@ -325,6 +329,21 @@ def test_a_thousand_abandoned_streams_leave_no_thread() -> None:
         for _ in pipe.stream(x=0):
             break
     join_run_threads()
+
+
+def test_nothing_is_kept_of_events_that_are_over() -> None:
+    def ours() -> Counter[str]:
+        gc.collect()
+        kinds = (type(kept) for kept in gc.get_objects())
+        return Counter(kind.__qualname__ for kind in kinds if kind.__module__.startswith("loopwright."))
+
+    events = iter(counting().stream(x=0, steps=2000))
+    for _ in range(100):
+        next(events)
+    before = ours()
+    for _ in range(1800):
+        next(events)
+    assert ours() == before
 
 
 def test_streams_that_nobody_began_have_no_thread() -> None:

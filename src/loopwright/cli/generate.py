@@ -27,6 +27,9 @@ _Checkpoint = Annotated[
     Path | None, typer.Option(help="A folder to save the run in after each step, for `loopwright resume`.")
 ]
 
+_Trace = Annotated[Path | None, typer.Option(help="Write where the time went: .json, for `loopwright trace`.")]
+_TRACE_SUFFIXES = (".json",)
+
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the picture should show, such as 'red apple'.")],
@@ -53,6 +56,7 @@ def generate(
         typer.Option(help=f"Also write how it formed, in at most 100 steps: {', '.join(ANIMATION_SUFFIXES)}."),
     ] = None,
     checkpoint: _Checkpoint = None,
+    trace: _Trace = None,
 ) -> None:
     """Make a picture from a prompt."""
     paths = [writable_path(path, PICTURE_SUFFIXES) for path in numbered(output, max(number, 1))]
@@ -64,6 +68,8 @@ def generate(
         animations = [writable_path(path, ANIMATION_SUFFIXES) for path in numbered(animate, number)]
         if animate.absolute() == output.absolute():
             raise InvalidInputError(f"--animate and -o are the same file, {output}")
+    if trace is not None:
+        writable_path(trace, _TRACE_SUFFIXES)
     if image is None and mask is not None:
         raise InvalidInputError("--mask needs --image: the picture to change where the mask is white")
     if image is None and strength is not None:
@@ -92,7 +98,7 @@ def generate(
     if seed is None:
         typer.echo(f"seed {first_seed}", err=True)
     request = Request([prompt], [first_seed + index for index in range(number)], paths, animations, model)
-    carry_out(request, start(inputs, request), folder, preview=preview, show=show)
+    carry_out(request, start(inputs, request), folder, preview=preview, show=show, trace=trace)
 
 
 def morph(
@@ -112,9 +118,12 @@ def morph(
     width: _Width = None,
     preview: Preview = False,
     checkpoint: _Checkpoint = None,
+    trace: _Trace = None,
 ) -> None:
     """Make an animation that morphs from prompt to prompt."""
     writable_path(output, ANIMATION_SUFFIXES)
+    if trace is not None:
+        writable_path(trace, _TRACE_SUFFIXES)
     check_at_least("--steps", steps, 1)
     if len(prompts) < 2:
         raise InvalidInputError(f"morph needs at least two prompts, such as: loopwright morph {prompts[0]!r} 'dog'")
@@ -134,4 +143,4 @@ def morph(
         "width": width,
     }
     request = Request(prompts, [used], [output], model=model, frames=frames, bounce=bounce)
-    carry_out(request, start(inputs, request), folder, preview=preview)
+    carry_out(request, start(inputs, request), folder, preview=preview, trace=trace)

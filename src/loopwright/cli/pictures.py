@@ -53,7 +53,15 @@ def start(inputs: dict[str, Any], request: Request) -> Begin:
     return begin
 
 
-def carry_out(request: Request, begin: Begin, folder: Path | None, *, preview: bool, show: bool = False) -> None:
+def carry_out(
+    request: Request,
+    begin: Begin,
+    folder: Path | None,
+    *,
+    preview: bool,
+    show: bool = False,
+    trace: Path | None = None,
+) -> None:
     """Load the model, run it, and write the files.
 
     Args:
@@ -62,6 +70,7 @@ def carry_out(request: Request, begin: Begin, folder: Path | None, *, preview: b
         folder: where the run is saved after each step; None for nowhere.
         preview: whether to show the pictures while they form.
         show: whether to show them when they are written.
+        trace: where to write how long everything took; None for nowhere.
     """
     is_morph = request.frames is not None
     display = Display(sys.stderr, pictures=preview, label="morphing" if is_morph else "denoising")
@@ -72,9 +81,12 @@ def carry_out(request: Request, begin: Begin, folder: Path | None, *, preview: b
         pipeline = _pipeline(model, is_morph)
         kept = RunFolder(request, folder)
         session = Session(kept, display, ctrl_c, request.frames)
-        result = session.result(begin(pipeline, kept, session.on_event))
+        run = begin(pipeline, kept, session.on_event)
+        result = session.result(run)
         _write(request, result, _metadata(pipeline, model, request, result), kept, show)
         kept.finish()
+        if trace is not None:
+            _save_trace(run, trace)
 
 
 def model_folder(model: Path | None) -> Path:
@@ -163,6 +175,14 @@ def _save(save: Any, pictures: Any, path: Path, metadata: Any, **options: Any) -
         save(pictures, path, metadata, **options)
     except OSError as error:
         raise InvalidInputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _save_trace(run: Run, path: Path) -> None:
+    try:
+        run.trace.save(path)
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {path}: {error.strerror or error}") from error
+    typer.echo(str(path))
 
 
 def _show(picture: Any) -> None:

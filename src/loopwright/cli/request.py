@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from loopwright.errors import CheckpointError
 
-__all__ = ["REQUEST_NAME", "Request", "read_request"]
+__all__ = ["REQUEST_NAME", "Request", "read_request", "resume_command"]
 
 # of the file beside the checkpoints of a run
 REQUEST_NAME = "command.json"
@@ -80,6 +81,11 @@ def read_request(folder: Path) -> Request:
         ) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / REQUEST_NAME} cannot be read: {error}") from error
+
+
+def resume_command(folder: Path) -> str:
+    """What to type to go on with the run in a folder."""
+    return f"loopwright resume {shlex.quote(str(folder))}"
 
 
 def _as_seen_from_here(name: str) -> Path:

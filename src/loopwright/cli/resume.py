@@ -14,7 +14,7 @@ from loopwright.errors import CheckpointDamagedError, CheckpointError, InvalidIn
 
 from .arguments import numbered, writable_path
 from .pictures import ANIMATION_SUFFIXES, PICTURE_SUFFIXES, Begin, Preview, Show, carry_out, model_folder
-from .request import Request, read_request
+from .request import Request, read_request, resume_command
 from .run_folder import RunFolder, holds_checkpoint
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _go_on(folder: Path, fall_back: bool) -> Begin:
             except CheckpointDamagedError as error:
                 # the hint for programs is not for the command line
                 plain = str(error.__cause__ or error)
-                hint = f"; `loopwright resume {folder} --fall-back` goes on from the one before"
+                hint = f"; `{resume_command(folder)} --fall-back` goes on from the one before"
                 raise CheckpointDamagedError(plain + (hint if plain != str(error) else "")) from error
         for warning in caught:
             typer.echo(f"warning: {warning.message}", err=True)

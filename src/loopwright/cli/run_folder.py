@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from loopwright.errors import CheckpointError, InvalidInputError
 
 from .frames import Frames, is_frame, stride
-from .request import REQUEST_NAME, Request, read_request
+from .request import REQUEST_NAME, Request, read_request, resume_command
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -151,7 +151,7 @@ def new_folder(path: Path) -> Path:
         raise InvalidInputError(f"--checkpoint: {path} is a file; name a folder")
     names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
     if holds_checkpoint(path):
-        hint = f"`loopwright resume {path}` goes on with it"
+        hint = f"`{resume_command(path)}` goes on with it"
         with suppress(CheckpointError):
             hint = "it is finished; remove it or name another folder" if read_request(path).is_finished else hint
         raise InvalidInputError(f"--checkpoint: {path} holds a run already: {hint}")

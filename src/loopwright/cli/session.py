@@ -16,6 +16,7 @@ from loopwright.errors import CheckpointError, RunStateError
 
 from .display import Display
 from .interruption import CtrlC
+from .request import resume_command
 from .run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Session:
         self._display.leave()
         try:
             folder = self._folder.save(run)
-            saved, later = f"saved in {folder}", f"later: loopwright resume {folder}"
+            saved, later = f"saved in {folder}", f"later: {resume_command(folder)}"
         except (CheckpointError, RunStateError) as error:
             saved, later = f"not saved: {error}", "there is no going on later"
         can_ask = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
@@ -177,7 +178,7 @@ class Session:
         """End the run, and with it the command."""
         self._display.clear()
         if hint and self._folder.saved_in is not None:
-            typer.echo(f"saved: loopwright resume {self._folder.saved_in} goes on with it", err=True)
+            typer.echo(f"saved: {resume_command(self._folder.saved_in)} goes on with it", err=True)
         run.cancel()
         self._dealt_with.put(None)
         try:
@@ -190,6 +191,7 @@ class Session:
         except Empty:
             pass
         # the thread is within a long operation, in which it may not be left behind by an interpreter that ends
+        typer.echo("interrupted", err=True)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)

@@ -14,6 +14,7 @@ from loopwright.run.trace import Trace
 from loopwright.state import BlockState, PipelineState, loop_record
 
 if TYPE_CHECKING:
+    from loopwright.run.cache import CachedRun
     from loopwright.run.checkpoints.history import History
     from loopwright.run.checkpoints.replay import Replay
     from loopwright.run.exclusive import Exclusive
@@ -126,6 +127,7 @@ class LoopDriver:
         boundary: called after each iteration, with the frames of the loops around that point, outermost first.
         progress: False hides the progress bars of loops, True shows them, None leaves it to the blocks.
         exclusive: what the run has to have for itself, None if it shares everything.
+        cache: where outputs of blocks outside loops are found again, None for nowhere.
         trace: is told of all blocks and iterations; None if nobody wants to know.
 
     Attributes:
@@ -143,6 +145,7 @@ class LoopDriver:
         progress: bool | None = None,
         exclusive: Exclusive | None = None,
         trace: Trace | None = None,
+        cache: CachedRun | None = None,
     ) -> None:
         self.state = state
         self.replay: Replay | None = None
@@ -153,6 +156,7 @@ class LoopDriver:
         self._progress = progress
         self._exclusive = exclusive
         self._trace = trace or Trace()
+        self._cache = cache
         self._root: Any = None
         self._blocks: list[tuple[str, Any]] = []
         self._visits: dict[str, int] = {}
@@ -203,6 +207,9 @@ class LoopDriver:
                 step = step._replace(call=self._unwinding(block))
             elif self._exclusive is not None and not block.sub_blocks:
                 step = step._replace(call=self._exclusively(block))
+            is_unit = not block.sub_blocks or isinstance(block, LoopSequentialPipelineBlocks)
+            if self._cache is not None and is_unit and self.replay is None and not self.frames:
+                step = step._replace(call=self._cache.serving(".".join(self.block_names), block, step.call))
             self._trace.leave(trace_depth)
             self._trace.enter(step.name, self._blocks)
             yield step

@@ -11,6 +11,7 @@ import torch
 
 from loopwright.blocks.driving import current_driver
 from loopwright.errors import InvalidInputError, UnknownNameError, did_you_mean, kind_of
+from loopwright.run.cache import CachedRun
 from loopwright.run.checkpoints import Branch, Checkpoint, Recorder, Replay, Saved, Start, classes_of
 from loopwright.run.control import Control
 from loopwright.run.driver import Frame, LoopDriver
@@ -40,6 +41,7 @@ class Execution:
         view: the run's own view of the pipeline, which the blocks get as `components`.
         control: what steers it from outside.
         trace: how long its blocks and iterations took.
+        cached: what the cache does for it, None without one.
     """
 
     def __init__(self, pipeline: Any, state: PipelineState, options: RunOptions, held: bool = False) -> None:
@@ -48,7 +50,8 @@ class Execution:
         self.control = Control(options.timeout, held, self.trace)
         self.view = pipeline._view()
         self._exclusive = Exclusive(self.view, self.control.check) if pipeline._needs_exclusive() else None
-        self.driver = LoopDriver(state, self._boundary, options.progress, self._exclusive, self.trace)
+        self.cached = None if pipeline._cache is None else CachedRun(pipeline._cache, pipeline, self.view)
+        self.driver = LoopDriver(state, self._boundary, options.progress, self._exclusive, self.trace, self.cached)
         self.view._driver = self.driver
         self.view.__dict__.pop("_interrupt", None)
         self._pipeline = pipeline
@@ -170,6 +173,7 @@ class Execution:
             raise
         if self.view.__dict__.pop("_interrupt", False):
             frames[-1].ended = True
+            self._intervene()
         ended = self._record(frames, ended)
         self.control.meet(event)
         self._end_stopped(frames)
@@ -183,6 +187,12 @@ class Execution:
             for frame in stopped:
                 frame.ended = True
                 self._stops.discard(path)
+                self._intervene()
+
+    def _intervene(self) -> None:
+        """What a loop leaves behind is no longer what its blocks alone would."""
+        if self.cached is not None:
+            self.cached.interventions += 1
 
     def _record(self, frames: list[Frame], ended: int) -> int:
         """Save the run if it is time to, or if a loop was ended, which a resumed run would not know.
@@ -205,7 +215,7 @@ class Execution:
             (self.driver.state.values, self.driver.state.kwargs_mapping),
             *((frame.values, frame.groups) for frame in frames),
         ]:
-            state.values.update(values)
+            state.values.update(dict.items(values))
             state.kwargs_mapping.update((kind, list(names)) for kind, names in groups.items())
         state._strict = True
         return Event(
@@ -238,4 +248,5 @@ class Execution:
             raise InvalidInputError(
                 f"the callback returned {kind_of(changed)}; it must return a dict of the values to change, or None"
             )
+        self._intervene()
         values.update(changed)

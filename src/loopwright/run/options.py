@@ -53,7 +53,8 @@ class Callbacks:
             return cls._read_named(given)
         step_end: list[StepEnd] = []
         on_event: list[Callable[[Any], Any]] = []
-        for callback in given if isinstance(given, Iterable) and not callable(given) else [given]:
+        several = isinstance(given, Iterable) and not isinstance(given, str) and not callable(given)
+        for callback in given if several else [given]:
             if isinstance(callback, StepEnd):
                 step_end.append(callback)
             elif callable(callback) and hasattr(callback, "tensor_inputs"):
@@ -66,10 +67,12 @@ class Callbacks:
                 else:
                     raise InvalidInputError(
                         f"the callback {_name(callback)} takes neither one argument, the event, nor the four of "
-                        f"`{_STEP_END}`: pipe, i, t, callback_kwargs"
+                        f"`{_STEP_END}`: write `def callback(event)`, or `def callback(pipe, i, t, callback_kwargs)`"
                     )
             else:
-                raise InvalidInputError(f"`callbacks` holds {callback!r}, which cannot be called")
+                raise InvalidInputError(
+                    f"`callbacks` holds {callback!r}, which cannot be called; give a function that takes the event"
+                )
         return cls(tuple(step_end), tuple(on_event))
 
     @classmethod

@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from loopwright.errors import RunCancelledError, RunStateError, close_location
+from loopwright.run.cache import CacheReport
 from loopwright.run.checkpoints import Checkpoint
 from loopwright.run.control import Cancelled
 from loopwright.run.event import Event
 from loopwright.run.execution import Execution
 from loopwright.run.modes import ThreadModes
+from loopwright.run.torch_threads import release_torch_threads
 from loopwright.run.trace import Trace
 
 __all__ = ["Run"]
@@ -61,6 +63,11 @@ class Run:
     def trace(self) -> Trace:
         """How long each block and iteration took, and how much memory was in use: `print(run.trace)`."""
         return self._execution.trace
+
+    def cache_report(self) -> CacheReport:
+        """What the cache did so far, for each block outside loops; empty without `pipe.cache(...)`."""
+        cached = self._execution.cached
+        return CacheReport() if cached is None else CacheReport(cached.report)
 
     def pause(self) -> None:
         """Halt after the current iteration, or before the next call of a model, until `go_on`."""
@@ -163,7 +170,8 @@ class _Task:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread, if it has not been started."""
+        """Start the thread, if it has not been started; the calling thread is about to wait for it."""
+        release_torch_threads()
         with self._lock:
             if self._thread is None:
                 # a daemon: a program that ends does not wait for runs that it has forgotten
@@ -200,6 +208,8 @@ class _Task:
 
     def result(self) -> Any:
         if self.status == "cancelled":
-            raise RunCancelledError("the run was cancelled")
+            raise RunCancelledError(
+                "the run was cancelled, so it has no result; `stop_loop` ends a loop early and goes on to the result"
+            )
         self.raise_failure()
         return self._result

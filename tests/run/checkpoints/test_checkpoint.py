@@ -83,6 +83,14 @@ def test_numbers_that_make_no_sense_are_refused(name: str, value: Any) -> None:
     assert str(raised.value) == f"`{name}` of a `Checkpoint` is {value!r}; it must be 1 or more"
 
 
+@pytest.mark.parametrize(("given", "what"), [(None, "None"), (3, "an int"), (Checkpoint("a"), "a Checkpoint")])
+def test_what_is_no_folder_is_refused(given: Any, what: str) -> None:
+    for use in (Checkpoint, counting().resume):
+        with pytest.raises(InvalidInputError) as raised:
+            use(given)
+        assert str(raised.value) == f"the folder of a run cannot be {what}; give a path, or a `Storage`"
+
+
 def test_a_folder_holds_one_run(tmp_path: Path) -> None:
     pipe = counting()
     pipe(x=1, checkpoint=Checkpoint(tmp_path))
@@ -90,7 +98,7 @@ def test_a_folder_holds_one_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as raised:
         pipe(x=1, checkpoint=Checkpoint(tmp_path))
     assert str(raised.value) == (
-        f"{tmp_path} already holds a run: go on with it by `pipe.resume(...)`, or take another folder"
+        f"{tmp_path} already holds a run: go on with it by `pipe.resume({str(tmp_path)!r})`, or take another folder"
     )
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -14,6 +14,7 @@ from tests.blocks.arithmetic import Add, AddOne, Double, Repeat
 from tests.run.checkpoints.storages import saved_run
 
 DIFFERS = "the run was saved in another pipeline and would not go on as it began: "
+REMEDY = "; resume it in a pipeline as it was then, or begin a new run"
 
 
 class Work(ModularPipelineBlocks):
@@ -46,7 +47,8 @@ def difference(before: Any, after: Any) -> str:
         after.resume(memory)
     text = str(raised.value)
     assert text.startswith(DIFFERS)
-    return text.removeprefix(DIFFERS)
+    assert text.endswith(REMEDY)
+    return text.removeprefix(DIFFERS).removesuffix(REMEDY)
 
 
 def test_the_same_blocks_made_anew_are_the_same_pipeline() -> None:

@@ -15,7 +15,13 @@ import numpy as np
 import torch
 
 from loopwright.blocks import walk
-from loopwright.errors import CheckpointDamagedError, CheckpointError, InvalidInputError, UnsavableValueError
+from loopwright.errors import (
+    CheckpointDamagedError,
+    CheckpointError,
+    InvalidInputError,
+    UnsavableValueError,
+    kind_of,
+)
 from loopwright.run.checkpoints.codec import Encoder, savable_classes
 from loopwright.run.checkpoints.file import TensorFiles, iteration_of, load_tensors, read_body, read_file
 from loopwright.run.checkpoints.fingerprint import fingerprint
@@ -61,6 +67,8 @@ class Checkpoint:
         for name, value in (("every", every), ("keep", keep)):
             if value is not None and (type(value) is not int or value < 1):
                 raise InvalidInputError(f"`{name}` of a `Checkpoint` is {value!r}; it must be 1 or more")
+        if not isinstance(path, (str, os.PathLike)) and not hasattr(path, "names"):
+            raise InvalidInputError(f"the folder of a run cannot be {kind_of(path)}; give a path, or a `Storage`")
         self.storage: Storage = LocalFolder(path) if isinstance(path, (str, os.PathLike)) else path
         self.every, self.keep, self.strict, self.classes = every, keep, strict, tuple(classes)
 
@@ -107,14 +115,15 @@ class Recorder:
             self._take_over(there, resumed)
         elif there:
             raise CheckpointError(
-                f"{checkpoint.storage} already holds a run: go on with it by `pipe.resume(...)`, or take another folder"
+                f"{checkpoint.storage} already holds a run: go on with it by "
+                f"`pipe.resume({str(checkpoint.storage)!r})`, or take another folder"
             )
 
     def _take_over(self, there: list[tuple[int, str]], resumed: int) -> None:
         """Count the files that are there as this run's, but for those beyond the point that it goes on from."""
         for iteration, name in there:
             if iteration > resumed:
-                self._checkpoint.storage.remove(name)
+                self._remove(name)
                 continue
             try:
                 body = read_body(read_file(self._checkpoint.storage, name), name)
@@ -166,7 +175,7 @@ class Recorder:
         for older in [older for older in self._references if iteration_of(older) == driver.iterations]:
             del self._references[older]
             if older != name:
-                self._checkpoint.storage.remove(older)
+                self._remove(older)
         self._references[name] = references
         self._prune()
 
@@ -236,6 +245,15 @@ class Recorder:
             "history": frame.history.encoded(encoder, frame.path) if frame.history is not None else [],
         }
 
+    def _remove(self, name: str) -> None:
+        try:
+            self._checkpoint.storage.remove(name)
+        except OSError as error:
+            raise CheckpointError(
+                f"`{name}` in {self._checkpoint.storage} is no longer needed and cannot be removed: {error}; what was "
+                f"saved is still there"
+            ) from error
+
     def _prune(self) -> None:
         """Remove the files that neither one of the last checkpoints is, nor refers to."""
         if self._checkpoint.keep is None:
@@ -244,7 +262,7 @@ class Recorder:
         needed = {*last, *(file for name in last for file in self._references[name])}
         for name in [*self._references]:
             if name not in needed:
-                self._checkpoint.storage.remove(name)
+                self._remove(name)
         # a file that is only referred to is not a checkpoint to go back to
         self._references = {name: references for name, references in self._references.items() if name in needed}
 
@@ -326,7 +344,8 @@ def read_saved(storage: Storage, at: int | None = None, fall_back: bool = False)
     if at is not None:
         if at not in by_iteration:
             raise CheckpointError(
-                f"{storage} holds no checkpoint after iteration {at}; it has {', '.join(map(str, numbers))}"
+                f"{storage} holds no checkpoint after iteration {at}; it has {', '.join(map(str, numbers))}; "
+                f"`Checkpoint(..., keep=None)` keeps all of a run"
             )
         return Saved(storage, by_iteration[at])
     try:

@@ -79,6 +79,8 @@ def read_file(storage: Storage, name: str) -> bytes:
         data = storage.read(name)
     except FileNotFoundError as error:
         raise CheckpointDamagedError(f"`{name}` in {storage} is gone, and a checkpoint needs it") from error
+    except OSError as error:
+        raise CheckpointError(f"`{name}` in {storage} cannot be read: {error}") from error
     match = _NAME.fullmatch(name)
     if match is None or _digest(data) != match[2]:
         raise CheckpointDamagedError(f"`{name}` in {storage} is damaged: its bytes are not those that were written")
@@ -103,6 +105,8 @@ def read_body(data: bytes, name: str) -> dict[str, Any]:
     if body.get("format") != FORMAT:
         raise CheckpointError(f"`{name}` is of format {body.get('format')}; this version reads format {FORMAT}")
     wrong = _wrong(body, _BODY, "its header")
+    if not wrong and any(len(place) != 2 for place in body["places"].values()):
+        wrong = "`places` in its header are not pairs"
     if wrong:
         raise CheckpointDamagedError(f"`{name}` is not a checkpoint: {wrong}")
     return body

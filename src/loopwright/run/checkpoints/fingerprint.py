@@ -14,7 +14,7 @@ from loopwright.blocks import ModularPipelineBlocks, walk
 from loopwright.errors import CheckpointMismatchError
 from loopwright.run.checkpoints.codec import class_key, tensor_bytes
 
-__all__ = ["compare", "fingerprint"]
+__all__ = ["compare", "component_fingerprint", "fingerprint"]
 
 # attributes of composites that say what the tree says, or say it to readers
 _OF_THE_TREE = ("block_classes", "block_names", "description")
@@ -26,20 +26,23 @@ _digests: weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = weakref.
 
 def fingerprint(pipeline: Any) -> dict[str, dict[str, str]]:
     """The parts of a pipeline that its results depend on, each as a name and what is there."""
-    components = {}
-    for name, component in pipeline.components.items():
-        described = "none" if component is None else class_key(type(component))
-        config = getattr(component, "config", None)
-        if config is not None:
-            described += " " + _plain(config)
-        if isinstance(component, torch.nn.Module):
-            described += " weights " + weights_digest(component)
-        components[name] = described
+    components = {name: component_fingerprint(component) for name, component in pipeline.components.items()}
     return {
         "block": {path or "the whole": _block(block) for path, block in walk(pipeline._blocks)},
         "component": components,
         "configuration value": {name: _plain(pipeline.config[name]) for name in pipeline._config_specs},
     }
+
+
+def component_fingerprint(component: Any) -> str:
+    """A component by its class, its configuration and its weights."""
+    described = "none" if component is None else class_key(type(component))
+    config = getattr(component, "config", None)
+    if config is not None:
+        described += " " + _plain(config)
+    if isinstance(component, torch.nn.Module):
+        described += " weights " + weights_digest(component)
+    return described
 
 
 def _block(block: ModularPipelineBlocks) -> str:
@@ -74,7 +77,8 @@ def compare(saved: dict[str, dict[str, str]], now: dict[str, dict[str, str]]) ->
             differences.append(f"the order of the blocks was {_listed(both)} and is {_listed(order)}")
     if differences:
         raise CheckpointMismatchError(
-            "the run was saved in another pipeline and would not go on as it began: " + "; ".join(differences)
+            f"the run was saved in another pipeline and would not go on as it began: {'; '.join(differences)}; "
+            f"resume it in a pipeline as it was then, or begin a new run"
         )
 
 
