@@ -35,8 +35,8 @@ from loopwright.errors import (
     close_location,
 )
 from loopwright.run import Event, Execution, Run, RunOptions, is_run_scoped
-from loopwright.run.cache import BlockCache, resized
 from loopwright.run.asynchronous import events_of, result_of
+from loopwright.run.cache import BlockCache, resized
 from loopwright.run.exclusive import needs_exclusive
 from loopwright.run.request import check_output, start_state
 from loopwright.run.resuming import branched, resumed
