@@ -15,7 +15,7 @@ pipeline_tag: text-to-image
 
 A text-to-image latent diffusion model for 64x64 pictures in the style of emoji. It comes with Loopwright, so that
 pipelines can be tried, tested and taught on any machine, without a download. It was trained from nothing, on two CPU
-cores in four hours, by the recipe in the repository's `training/` folder.
+cores in five hours, by the recipe in the repository's `training/` folder.
 
 | Part | Class | Parameters |
 | --- | --- | ---: |
