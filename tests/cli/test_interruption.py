@@ -16,17 +16,17 @@ from loopwright.cli.interruption import CtrlC
 from tests.cli.conftest import files
 from tests.cli.terminals import CTRL_C, PROGRAM, Terminal
 
-APPLE = ["generate", "red apple", "--seed", "7", "--steps", "90"]
-PAUSED = "paused after step {} of 90, saved in {}\r\nEnter goes on, Ctrl-C stops; later: loopwright resume {}\r\n"
+APPLE = ["generate", "red apple", "--seed", "7", "--steps", "40"]
+PAUSED = "paused after step {} of 40, saved in {}\r\nEnter goes on, Ctrl-C stops; later: loopwright resume {}\r\n"
 
 
 def test_once_pauses_and_enter_goes_on(folder: Path) -> None:
     with Terminal([*APPLE, "-o", "apple.png", "--preview", "--animate", "forming.webp"], folder) as terminal:
         for name in ("apple.run", "apple-2.run"):
-            terminal.wait_for("/90 ")
+            terminal.wait_for("/40 ")
             terminal.type(CTRL_C)
             terminal.wait_for("pausing after this step; Ctrl-C again stops")
-            step = terminal.wait_for(f" of 90, saved in {name}").rpartition(" ")[2]
+            step = terminal.wait_for(f" of 40, saved in {name}").rpartition(" ")[2]
             terminal.wait_for(f"Enter goes on, Ctrl-C stops; later: loopwright resume {name}\r\n")
             assert PAUSED.format(step, name, name) in terminal.shown
             assert files(folder) == [name]
@@ -40,7 +40,7 @@ def test_once_pauses_and_enter_goes_on(folder: Path) -> None:
 
 def test_twice_stops_and_what_was_saved_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Terminal([*APPLE, "-o", "apple.png", "--animate", "forming.webp"], folder, NO_COLOR="1") as terminal:
-        terminal.wait_for("/90 ")
+        terminal.wait_for("/40 ")
         terminal.type(CTRL_C)
         terminal.wait_for("Enter goes on")
         terminal.type(CTRL_C)

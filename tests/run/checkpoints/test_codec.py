@@ -146,6 +146,7 @@ TENSORS = {
     "channels last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
     "transposed": torch.randn(3, 4).t(),
     "expanded": torch.randn(1, 4).expand(3, 4),
+    "one expanded": torch.tensor(2.5).expand(1),
     "strided": torch.randn(10)[::3],
     "overlapping": torch.randn(9).as_strided((3, 3), (2, 2)),
     "parameter": torch.nn.Parameter(torch.randn(2)),
@@ -266,6 +267,17 @@ def test_the_guider_of_a_call_comes_back_with_its_momentum() -> None:
     assert found.config.guidance_scale == 4.0
     assert type(found.config) is FrozenDict
     assert torch.equal(found.momentum_buffer.running_average, guider.momentum_buffer.running_average)
+
+
+def test_the_cache_of_a_model_comes_back_with_its_tensors() -> None:
+    from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21KVCache
+
+    cache = QwenImage21KVCache(2)
+    cache.get_layer(1).store(torch.ones(2), torch.zeros(2))
+    encoder = Encoder({}, classes := savable_classes([]))
+    found = Decoder(encoder.tensors.__getitem__, {}.__getitem__, classes, {}).decode(encoder.encode(cache, "cache"))
+    assert found.get_layer(0).k is None
+    assert [tensor.tolist() for tensor in found.get_layer(1).get()] == [[1, 1], [0, 0]]
 
 
 def test_a_scheduler_that_a_block_made_comes_back_with_its_history() -> None:

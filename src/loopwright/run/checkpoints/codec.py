@@ -56,6 +56,12 @@ _IMMUTABLE_CONTAINERS = (tuple, frozenset, FrozenDict)
 _ARRAY_KINDS = "biufcUS"
 # objects whose attributes are all there is to them
 _PLAIN_OBJECTS: tuple[type, ...] = (MomentumBuffer, LayerSkipConfig, SmoothedEnergyGuidanceConfig)
+# such objects of single families, whose modules are imported where they are in use
+_PLAIN_OBJECTS_OF_FAMILIES = {
+    "diffusers.models.transformers.transformer_qwenimage21": ("QwenImage21KVCache", "QwenImage21KVLayerCache"),
+    "diffusers.pipelines.ltx2.pipeline_ltx2_condition": ("LTX2VideoCondition",),
+    "diffusers.pipelines.ltx2.pipeline_ltx2_ic_lora": ("LTX2ReferenceCondition",),
+}
 
 
 def class_key(cls: type) -> str:
@@ -71,11 +77,18 @@ def savable_classes(named: Iterable[Any]) -> dict[str, type]:
     """
     known = [
         *_PLAIN_OBJECTS,
+        *_plain_objects_of_families(),
         *_subclasses(SchedulerMixin),
         *_subclasses(BaseGuidance),
         *(cls for cls in named if isinstance(cls, type)),
     ]
     return {class_key(cls): cls for cls in known}
+
+
+def _plain_objects_of_families() -> Iterable[type[Any]]:
+    for module, names in _PLAIN_OBJECTS_OF_FAMILIES.items():
+        if module in sys.modules:
+            yield from (getattr(sys.modules[module], name) for name in names)
 
 
 def _subclasses(cls: type[Any]) -> Iterable[type[Any]]:
@@ -115,7 +128,8 @@ def same(first: Any, second: Any) -> bool:
 def tensor_bytes(tensor: torch.Tensor) -> Any:
     """The elements of a tensor, in order, as an array of bytes."""
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    return plain.reshape(-1).view(torch.uint8).numpy()
+    # a dimension of size 1 may have any stride: set it, a view as bytes needs it to be 1
+    return plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy()
 
 
 def _attributes(value: Any) -> dict[str, Any]:
