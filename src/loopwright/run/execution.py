@@ -22,6 +22,7 @@ from loopwright.run.model_calls import watched_models
 from loopwright.run.modes import ThreadModes
 from loopwright.run.options import RunOptions, StepEnd
 from loopwright.run.peek import Moment
+from loopwright.run.tokenizers import one_encoding_at_a_time
 from loopwright.run.trace import Trace
 from loopwright.state import PipelineState
 
@@ -113,6 +114,7 @@ class Execution:
             with (
                 torch.no_grad(),
                 watched_models(self.view, self._before_model),
+                one_encoding_at_a_time(self.view.components.values()),
                 nullcontext() if self._exclusive is None else self._exclusive.active(),
                 self.trace.running(memory_gauge(self.view)),
             ):
