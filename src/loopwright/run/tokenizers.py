@@ -29,7 +29,7 @@ def _is_fast_tokenizer(cls: Any) -> bool:
 def _tokenizers(components: Iterable[Any]) -> dict[int, Any]:
     """The fast tokenizers among components, and in processors among them, by their ids."""
     held = [value for component in components for value in (component, getattr(component, "tokenizer", None))]
-    return {id(value): value for value in held if _is_fast_tokenizer(type(value))}
+    return {id(value): value for value in held if _is_fast_tokenizer(type(value))}  # type: ignore[arg-type]
 
 
 def _guard(tokenizer: Any) -> Any:
