@@ -34,9 +34,8 @@ from loopwright.errors import (
     UnknownInputError,
     close_location,
 )
-from loopwright.run import Event, Execution, Run, RunOptions, is_run_scoped
+from loopwright.run import BlockCache, Event, Execution, Run, RunOptions, is_run_scoped
 from loopwright.run.asynchronous import events_of, result_of
-from loopwright.run.cache import BlockCache, resized
 from loopwright.run.exclusive import needs_exclusive
 from loopwright.run.request import check_output, start_state
 from loopwright.run.resuming import branched, resumed
@@ -69,7 +68,8 @@ class ModularPipeline(ComponentOwner):
     default_blocks_name: str | None = None
     # set on the view that a run has of its pipeline
     _driver: Any = None
-    _cache: BlockCache | None = None
+    # what runs take over from earlier ones; None if nothing is kept
+    _block_cache: BlockCache | None = None
 
     def __init__(
         self,
@@ -196,6 +196,33 @@ class ModularPipeline(ComponentOwner):
 
     # Calls
 
+    def cache(self, max_bytes: int = 2**30) -> BlockCache:
+        """Keep the results of blocks, and take them over in later runs in which nothing that a block reads has changed.
+
+        What is kept is the result of each block outside loops, and of each loop as a whole. A run that changes only the
+        seed then skips the text encoder, and one that changes only the decoder skips the loop. The results are the
+        same, bit for bit. A block is taken for a function of the values and components that it reads: what it reads
+        elsewhere (files, the clock, global variables) is not seen, and its warnings are given only when it really runs.
+        Blocks that draw random numbers or change their inputs always run; `run.cache_report()` says which, and why.
+
+        A loop that is taken over has no iterations, so no events: a run that somebody iterates goes past it. With
+        `callbacks` or `checkpoint`, and when a saved run goes on, loops run anyway.
+
+        Args:
+            max_bytes: how many bytes to keep at most, where the tensors are; what was used least recently goes first.
+                0 turns the cache off and forgets everything.
+
+        Returns:
+            The cache, with `bytes` and `clear()`.
+
+        Raises:
+            InvalidInputError: `max_bytes` is not a number of bytes.
+        """
+        cache = BlockCache(0) if self._block_cache is None else self._block_cache
+        cache.resize(max_bytes)
+        self._block_cache = cache if max_bytes else None
+        return cache
+
     def __call__(
         self,
         state: PipelineState | None = None,
@@ -230,7 +257,7 @@ class ModularPipeline(ComponentOwner):
         if output is not None:
             check_output(self, output, run_state)
         try:
-            plain = callbacks is checkpoint is timeout is progress is None and self._cache is None
+            plain = callbacks is checkpoint is timeout is progress is None and self._block_cache is None
             if plain and not self._needs_exclusive():
                 with torch.no_grad():
                     run_state = run_whole(self._blocks, self._view(), run_state)
@@ -264,26 +291,6 @@ class ModularPipeline(ComponentOwner):
     def astream(self, state: PipelineState | None = None, **kwargs: Any) -> AsyncIterator[Event]:
         """`stream` for asyncio: `async for event in pipe.astream(prompt="red apple"): ...`."""
         return events_of(self.stream(state, **kwargs))
-
-    def cache(self, max_bytes: int = 2**30) -> BlockCache | None:
-        """Reuse outputs of blocks outside loops in later calls, where the block and all that it reads are the same.
-
-        A run that changes only the seed does not encode the prompt again; one that changes only the decoder does not
-        run the loop. What draws random numbers, writes into its inputs or fails is not kept; a loop that comes from the
-        cache has no events. `run.cache_report()` says what happened.
-
-        Args:
-            max_bytes: how many bytes of outputs are kept at most, the least recently used giving way; 0 turns the cache
-                off and forgets what it holds.
-
-        Returns:
-            The cache, None if it was turned off.
-
-        Raises:
-            InvalidInputError: `max_bytes` is not a number of bytes.
-        """
-        self._cache = resized(self._cache, max_bytes)
-        return self._cache
 
     def resume(
         self,

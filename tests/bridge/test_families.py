@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,13 +52,13 @@ class Family:
         for name in case.remove:
             blocks.sub_blocks.pop(name)
         self.theirs = blocks.init_pipeline()
-        known = {*self.theirs._component_specs, *self.theirs._config_specs}
-        given = {name: component for name, component in case.components().items() if name in known}
-        self.theirs.update_components(**deepcopy(given))
-        self.theirs.set_progress_bar_config(disable=True)
         self.pipe = from_diffusers(blocks).init_pipeline()
-        self.pipe.update_components(**given)
-        self.pipe.set_progress_bar_config(disable=True)
+        known = {*self.theirs._component_specs, *self.theirs._config_specs}
+        # made twice: those with weight normalization cannot be copied
+        for pipe in (self.theirs, self.pipe):
+            given = case.components().items()
+            pipe.update_components(**{name: component for name, component in given if name in known})
+            pipe.set_progress_bar_config(disable=True)
         self.calls = Calls(self.pipe.components)
 
     @cached_property

@@ -1,5 +1,6 @@
 """One execution of a pipeline: its events, how it is steered, and how it survives."""
 
+from loopwright.run.caching import BlockCache, CacheReport
 from loopwright.run.checkpoints import Checkpoint
 from loopwright.run.event import Event
 from loopwright.run.execution import Execution
@@ -10,6 +11,8 @@ from loopwright.run.trace import Trace
 from loopwright.run.verify import verify_resume
 
 __all__ = [
+    "BlockCache",
+    "CacheReport",
     "Callbacks",
     "Checkpoint",
     "Event",

@@ -14,7 +14,7 @@ from loopwright.run.trace import Trace
 from loopwright.state import BlockState, PipelineState, loop_record
 
 if TYPE_CHECKING:
-    from loopwright.run.cache import CachedRun
+    from loopwright.run.caching import RunCache
     from loopwright.run.checkpoints.history import History
     from loopwright.run.checkpoints.replay import Replay
     from loopwright.run.exclusive import Exclusive
@@ -127,8 +127,8 @@ class LoopDriver:
         boundary: called after each iteration, with the frames of the loops around that point, outermost first.
         progress: False hides the progress bars of loops, True shows them, None leaves it to the blocks.
         exclusive: what the run has to have for itself, None if it shares everything.
-        cache: where outputs of blocks outside loops are found again, None for nowhere.
         trace: is told of all blocks and iterations; None if nobody wants to know.
+        cache: has results of earlier runs; None if the pipeline keeps none.
 
     Attributes:
         state: the state of the run.
@@ -136,6 +136,7 @@ class LoopDriver:
         iterations: how many iterations, of any loop, have ended.
         mark: stands for the point between two iterations at which the run is, None while it is at none.
         replay: leads the run to where it was saved; None once it is there, and for a run that begins.
+        ended_early: whether a loop was told to end.
     """
 
     def __init__(
@@ -145,13 +146,14 @@ class LoopDriver:
         progress: bool | None = None,
         exclusive: Exclusive | None = None,
         trace: Trace | None = None,
-        cache: CachedRun | None = None,
+        cache: RunCache | None = None,
     ) -> None:
         self.state = state
         self.replay: Replay | None = None
         self.frames: list[Frame] = []
         self.iterations = 0
         self.mark: object | None = None
+        self.ended_early = False
         self._boundary = boundary
         self._progress = progress
         self._exclusive = exclusive
@@ -178,7 +180,7 @@ class LoopDriver:
         self._root = blocks
         try:
             with self._having(blocks):
-                state = run_whole(blocks, components, self.state)
+                state = self._run_root(blocks, components)
         except EndedLoop as ended:
             if ended.loop is not blocks:
                 raise
@@ -189,6 +191,14 @@ class LoopDriver:
                 f"the run ended before it came to where it was saved, in loop `{self.replay.path(-1)}` after iteration "
                 f"{self.replay.index(-1)}: its iterations depend on something that is not saved"
             )
+        return state
+
+    def _run_root(self, blocks: Any, components: Any) -> PipelineState:
+        def call(components: Any, state: PipelineState) -> tuple[Any, PipelineState]:
+            return components, run_whole(blocks, components, state)
+
+        state: PipelineState
+        _, state = self._cached("", blocks, call)(components, self.state)
         return state
 
     def walk(self, steps: Iterable[Step]) -> Iterator[Step]:
@@ -207,9 +217,8 @@ class LoopDriver:
                 step = step._replace(call=self._unwinding(block))
             elif self._exclusive is not None and not block.sub_blocks:
                 step = step._replace(call=self._exclusively(block))
-            is_unit = not block.sub_blocks or isinstance(block, LoopSequentialPipelineBlocks)
-            if self._cache is not None and is_unit and self.replay is None and not self.frames:
-                step = step._replace(call=self._cache.serving(".".join(self.block_names), block, step.call))
+            if self._cache is not None:
+                step = step._replace(call=self._cached(".".join(self.block_names), block, step.call))
             self._trace.leave(trace_depth)
             self._trace.enter(step.name, self._blocks)
             yield step
@@ -235,6 +244,11 @@ class LoopDriver:
         """
         saved = None if self.replay is None else self.replay.chosen(len(self._blocks))
         return saved if saved is not None and saved in block.sub_blocks else name
+
+    def _cached(self, path: str, block: Any, call: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
+        """The call of a leaf or a loop, whose result an earlier run may have left."""
+        is_unit = not block.sub_blocks or isinstance(block, LoopSequentialPipelineBlocks)
+        return call if self._cache is None or not is_unit else self._cache.through(self, path, block, call)
 
     def _having(self, block: Any) -> AbstractContextManager[None]:
         """What a block has to have for itself while it works."""
@@ -291,6 +305,7 @@ class LoopDriver:
             self._boundary(self.frames)
         finally:
             self.mark = None
+            self.ended_early = self.ended_early or any(frame.ended for frame in self.frames)
         return components, frame.state
 
     def _skip(self, frame: Frame) -> None:

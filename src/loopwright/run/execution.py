@@ -11,7 +11,7 @@ import torch
 
 from loopwright.blocks.driving import current_driver
 from loopwright.errors import InvalidInputError, UnknownNameError, did_you_mean, kind_of
-from loopwright.run.cache import CachedRun
+from loopwright.run.caching import RunCache
 from loopwright.run.checkpoints import Branch, Checkpoint, Recorder, Replay, Saved, Start, classes_of
 from loopwright.run.control import Control
 from loopwright.run.driver import Frame, LoopDriver
@@ -42,7 +42,7 @@ class Execution:
         view: the run's own view of the pipeline, which the blocks get as `components`.
         control: what steers it from outside.
         trace: how long its blocks and iterations took.
-        cached: what the cache does for it, None without one.
+        cache: what it takes over from earlier runs, None if the pipeline keeps nothing of them.
     """
 
     def __init__(self, pipeline: Any, state: PipelineState, options: RunOptions, held: bool = False) -> None:
@@ -51,8 +51,9 @@ class Execution:
         self.control = Control(options.timeout, held, self.trace)
         self.view = pipeline._view()
         self._exclusive = Exclusive(self.view, self.control.check) if pipeline._needs_exclusive() else None
-        self.cached = None if pipeline._cache is None else CachedRun(pipeline._cache, pipeline, self.view)
-        self.driver = LoopDriver(state, self._boundary, options.progress, self._exclusive, self.trace, self.cached)
+        cache = pipeline._block_cache
+        self.cache = None if cache is None else RunCache(cache, pipeline, self.view, self._why_iterate)
+        self.driver = LoopDriver(state, self._boundary, options.progress, self._exclusive, self.trace, self.cache)
         self.view._driver = self.driver
         self.view.__dict__.pop("_interrupt", None)
         self._pipeline = pipeline
@@ -150,6 +151,18 @@ class Execution:
             )
         self._stops.add(path)
 
+    def _why_iterate(self) -> tuple[str, bool] | None:
+        """Why the run goes through loops whose result is known, and whether they may then have another result."""
+        if self._callbacks.step_end:
+            return "a callback may change the values of each iteration", True
+        if self._stops:
+            return "a loop was told to end", True
+        if self._callbacks.on_event:
+            return "a callback is called after each iteration", False
+        if self._recorder is not None:
+            return "the run is saved after its iterations", False
+        return None
+
     def save(self, checkpoint: Checkpoint) -> None:
         """Save the run, which stands between two iterations."""
         self._end_stopped(self.driver.frames)
@@ -175,7 +188,6 @@ class Execution:
             raise
         if self.view.__dict__.pop("_interrupt", False):
             frames[-1].ended = True
-            self._intervene()
         ended = self._record(frames, ended)
         self.control.meet(event)
         self._end_stopped(frames)
@@ -189,12 +201,6 @@ class Execution:
             for frame in stopped:
                 frame.ended = True
                 self._stops.discard(path)
-                self._intervene()
-
-    def _intervene(self) -> None:
-        """What a loop leaves behind is no longer what its blocks alone would."""
-        if self.cached is not None:
-            self.cached.interventions += 1
 
     def _record(self, frames: list[Frame], ended: int) -> int:
         """Save the run if it is time to, or if a loop was ended, which a resumed run would not know.
@@ -217,7 +223,7 @@ class Execution:
             (self.driver.state.values, self.driver.state.kwargs_mapping),
             *((frame.values, frame.groups) for frame in frames),
         ]:
-            state.values.update(dict.items(values))
+            state.values.update(values)
             state.kwargs_mapping.update((kind, list(names)) for kind, names in groups.items())
         state._strict = True
         return Event(
@@ -250,5 +256,4 @@ class Execution:
             raise InvalidInputError(
                 f"the callback returned {kind_of(changed)}; it must return a dict of the values to change, or None"
             )
-        self._intervene()
         values.update(changed)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from loopwright.errors import RunCancelledError, RunStateError, close_location
-from loopwright.run.cache import CacheReport
+from loopwright.run.caching import CacheReport
 from loopwright.run.checkpoints import Checkpoint
 from loopwright.run.control import Cancelled
 from loopwright.run.event import Event
@@ -65,9 +65,12 @@ class Run:
         return self._execution.trace
 
     def cache_report(self) -> CacheReport:
-        """What the cache did so far, for each block outside loops; empty without `pipe.cache(...)`."""
-        cached = self._execution.cached
-        return CacheReport() if cached is None else CacheReport(cached.report)
+        """What came from the cache of the pipeline, what was stored there, and what was not and why, so far.
+
+        One entry for each block outside loops, and for each loop as a whole: `print(run.cache_report())`.
+        """
+        cache = self._execution.cache
+        return CacheReport(is_on=False) if cache is None else cache.report
 
     def pause(self) -> None:
         """Halt after the current iteration, or before the next call of a model, until `go_on`."""

@@ -75,7 +75,9 @@ def seeded(cls: Any, *args: Any, gain: float = 1.0, seed: int = 0, **config: Any
         gain: how much larger than its input the output of a layer is.
         seed: the seed of the weights.
     """
-    model = cls(*args, **config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = cls(*args, **config)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in sorted(model.named_parameters()):
         noise = torch.randn(weight.shape, generator=generator)

@@ -9,6 +9,7 @@ from diffusers import (
     AutoencoderKLLTX2Audio,
     AutoencoderKLLTX2Video,
     FlowMatchEulerDiscreteScheduler,
+    LTX2VideoDiffusionDecoderModel,
     LTX2VideoTransformer3DModel,
 )
 from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
@@ -123,6 +124,25 @@ def ltx2() -> dict[str, Any]:
     }
 
 
+def ltx2_5() -> dict[str, Any]:
+    decoder = seeded(
+        LTX2VideoDiffusionDecoderModel,
+        latent_channels=4,
+        patch_size=1,
+        decoder_head_dim=8,
+        decoder_stage_channels=(24, 24, 24, 24, 24),
+        decoder_stage_depths=(1, 1, 1, 1, 1),
+        decoder_stage_kernels=((1, 3, 3),) * 4,
+        decoder_upsample_strides=((1, 2, 2), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+        decoder_upsample_channel_reductions=(1, 1, 1, 1),
+        decoder_stage5_kernel=(1, 3, 3),
+        decoder_t_emb_dim=8,
+        spatial_compression_ratio=2,
+        temporal_compression_ratio=1,
+    )
+    return {**ltx2(), "diffusion_decoder": decoder}
+
+
 def inputs() -> dict[str, Any]:
     return {
         "negative_prompt": "grey",
@@ -153,9 +173,39 @@ def with_reference() -> dict[str, Any]:
     return {**inputs(), "num_frames": 5, "reference_conditions": LTX2ReferenceCondition(frames=frames, strength=1.0)}
 
 
+def echo() -> dict[str, Any]:
+    return {
+        "height": 32,
+        "width": 32,
+        "num_frames": 5,
+        "max_sequence_length": 16,
+        "sigmas": (1.0, 0.9, 0.5, 0.0),
+        "output_type": "pt",
+    }
+
+
+def echo_with_memory() -> dict[str, Any]:
+    return {**echo(), "image": picture(), "memory_images": [picture(seed=1), picture(seed=2)]}
+
+
 CASES = [
     Case("ltx2", "LTX2AutoBlocks", "text2video", ltx2, short),
     Case("ltx2", "LTX2AutoBlocks", "image2video", ltx2, with_image),
     Case("ltx2", "LTX2AutoBlocks", "condition", ltx2, with_condition),
     Case("ltx2", "LTX2AutoBlocks", "in_context", ltx2, with_reference),
+    Case("ltx2.5", "LTX25AutoBlocks", "text2video", ltx2_5, short),
+    Case("ltx2.5", "LTX25AutoBlocks", "image2video", ltx2_5, with_image),
+    Case("ltx2.5", "LTX25AutoBlocks", "condition", ltx2_5, with_condition),
+    Case("ltx2.5", "LTX25AutoBlocks", "in_context", ltx2_5, with_reference),
+    Case("echo", "EchoBlocks", None, ltx2, echo, steps_input=None, fewer={"sigmas": (1.0, 0.5, 0.0)}),
+    Case(
+        "echo",
+        "EchoBlocks",
+        None,
+        ltx2,
+        echo_with_memory,
+        steps_input=None,
+        fewer={"sigmas": (1.0, 0.5, 0.0)},
+        name="Echo-image-memory",
+    ),
 ]
