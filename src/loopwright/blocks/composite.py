@@ -59,7 +59,7 @@ class Plan:
             They can be made with positional arguments then, which is what a loop of many short iterations spends its
             time on.
         count: how many names there are; -1 if the calls cannot be made so.
-        pick: takes the variables out of a dict, as a tuple in the order of `names`.
+        pick: takes the variables out of a dict, as a tuple in the order of `names`; the value alone if there is one.
     """
 
     __slots__ = ("calls", "count", "names", "pick", "steps")
@@ -76,14 +76,9 @@ class Plan:
         return next((step.name for step in self.steps if step.call is call), "")
 
 
-def _picker(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-    """Takes the values of names out of a dict, as a tuple."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    if not names:
-        return lambda variables: ()
-    (only,) = names
-    return lambda variables: (variables[only],)
+def _picker(names: list[str]) -> Callable[[Mapping[str, Any]], Any]:
+    """Takes the values of names out of a dict, as a tuple; the value alone if there is one."""
+    return itemgetter(*names) if names else lambda variables: ()
 
 
 class CompositePipelineBlocks(ModularPipelineBlocks):

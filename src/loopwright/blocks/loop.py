@@ -220,22 +220,23 @@ class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
         if loop is None or not loop.plain or plan is None or plan.count != len(kwargs):
             return self._careful_step(components, state, kwargs)
         try:
-            variables = plan.pick(kwargs)
+            picked = plan.pick(kwargs)
         except KeyError:
             return self._careful_step(components, state, kwargs)
         # the plain case, written out: short iterations are what a loop has most of
         loop.iteration += 1
         loop.variables = kwargs
-        arguments = (components, state, *variables)
         call = None
         try:
             for call in plan.calls:
-                now_components, now_state = call(*arguments)
+                if plan.count == 1:
+                    now_components, now_state = call(components, state, picked)
+                else:
+                    now_components, now_state = call(components, state, *picked)
                 if now_state is not state or now_components is not components:
                     name = plan.block_name(call)
                     check_returned(self._sub_blocks[name], state, now_components, now_state)
                     components, state = now_components, now_state
-                    arguments = (components, state, *variables)
         except Exception as error:
             raise self._located(error, plan.block_name(call), components, state, kwargs)  # noqa: B904
         return components, state

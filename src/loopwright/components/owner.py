@@ -227,7 +227,7 @@ class ComponentOwner(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
     def _execution_device(self) -> torch.device:
         """The device on which models run: where offloading hooks move them to, otherwise `device`."""
         for model in self._modules():
-            for module in model.modules():
+            for module in model.modules() if "_hf_hook" in vars(model) else ():
                 hook = getattr(module, "_hf_hook", None)
                 device = getattr(hook, "execution_device", None)
                 if device is not None:
