@@ -1619,7 +1619,7 @@ MISTAKES = [
         lambda: save_image(PICTURE, "nowhere/apple.png"),
         FileNotFoundError,
         OSError,
-        "[Errno 2] No such file or directory: 'nowhere'",
+        "[Errno 2] there is no folder to write into: 'nowhere'",
     ),
 ]
 

@@ -1,7 +1,7 @@
 """Which schedulers of diffusers the embedded model's blocks drive, and docs/schedulers.md, which says so.
 
-`DRIVEN` and `LEFT_OUT` are the one list: the tests run every entry of both, and `python -m tools.scheduler_table`
-writes the table.
+`DRIVEN` and `UNSUITABLE_SCHEDULERS` are the one list: the tests run every entry of both, and
+`python -m tools.scheduler_table` writes the table.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import diffusers
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+from loopwright.diffusion.schedulers import UNSUITABLE_SCHEDULERS
 
 PAGE = Path(__file__).parent.parent / "docs" / "schedulers.md"
 
@@ -80,33 +82,6 @@ DRIVEN = [
     Driven("UniPCMultistepScheduler", V),
 ]
 
-_TOKENS = "its samples are tokens, not latents"
-_NO_PREDICTION = "it does not say what the model is to predict (it has no `prediction_type`)"
-LEFT_OUT = {
-    "AmusedScheduler": _TOKENS,
-    "BlockRefinementScheduler": _TOKENS,
-    "CMStochasticIterativeScheduler": f"{_NO_PREDICTION}; it is for consistency models",
-    "CogVideoXDPMScheduler": "its `step` also takes the timestep before and the prediction before",
-    "DDIMInverseScheduler": "it goes from an image to its noise, not from noise to an image",
-    "DDPMWuerstchenScheduler": "it has timesteps between 0 and 1, and no `num_train_timesteps`",
-    "DPMSolverMultistepInverseScheduler": "it goes from an image to its noise, not from noise to an image",
-    "DiscreteDDIMScheduler": _TOKENS,
-    "EntropyBoundScheduler": _TOKENS,
-    "HeliosDMDScheduler": "it has several stages, of growing resolution, with timesteps of their own",
-    "HeliosScheduler": "it has several stages, of growing resolution, with timesteps of their own",
-    "IPNDMScheduler": _NO_PREDICTION,
-    "KarrasVeScheduler": "it calls the model several times for a step, and has `step_correct` beside `step`",
-    "LTXEulerAncestralRFScheduler": _NO_PREDICTION,
-    "MiniMaxH3Scheduler": "its time runs from 0 to 1, and it expects the velocity with the opposite sign",
-    "PiflowScheduler": "it takes several predictions from one call of a model that was distilled for it",
-    "RFD4ProteinaScheduler": "it moves the atoms of a protein, not latents",
-    "RePaintScheduler": "its `step` also takes an image and a mask",
-    "SCMScheduler": "it expects a prediction of its own kind (`trigflow`)",
-    "ScoreSdeVeScheduler": "it has `step_pred` and `step_correct` instead of `step`",
-    "UnCLIPScheduler": "its `step` must be told the next timestep (`prev_timestep`)",
-    "VQDiffusionScheduler": _TOKENS,
-}
-
 
 def exported() -> list[str]:
     """The names of all scheduler classes that diffusers exports, in order."""
@@ -158,7 +133,7 @@ one, two calls give two pictures.
 
 ## Left out
 
-The tests also check that these do not work.
+A call with one of these is an error that says why. The tests also check that they would not work.
 
 | class | why |
 |---|---|
@@ -178,7 +153,7 @@ def page() -> str:
         exported=len(exported()),
         driven=len({case.name for case in DRIVEN}),
         rows_driven="\n".join(rows_driven),
-        rows_left_out="\n".join(f"| `{name}` | {why} |" for name, why in LEFT_OUT.items()),
+        rows_left_out="\n".join(f"| `{name}` | {why} |" for name, why in UNSUITABLE_SCHEDULERS.items()),
     )
 
 
@@ -188,7 +163,8 @@ def _listed(options: dict[str, Any]) -> str:
 
 def main() -> None:
     PAGE.write_text(page(), encoding="utf-8")
-    print(f"wrote {PAGE.name}: {len({case.name for case in DRIVEN})} classes driven, {len(LEFT_OUT)} left out")
+    driven = {case.name for case in DRIVEN}
+    print(f"wrote {PAGE.name}: {len(driven)} classes driven, {len(UNSUITABLE_SCHEDULERS)} left out")
 
 
 if __name__ == "__main__":

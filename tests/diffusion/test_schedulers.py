@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from loopwright.diffusion import DenoiseLoop, PrepareLatentsStep, SetTimestepsStep, StrengthStep
-from loopwright.diffusion.noise import noise_level
+from loopwright.diffusion.noise import check_scheduler, noise_level
+from loopwright.diffusion.schedulers import UNSUITABLE_SCHEDULERS
 from loopwright.errors import InvalidInputError
 from loopwright.modular_pipelines import ModularPipeline, SequentialPipelineBlocks
-from tools.scheduler_table import DRIVEN, LEFT_OUT, PAGE, Driven, exported, page
+from tools.scheduler_table import DRIVEN, PAGE, Driven, exported, page
 
 pytestmark = [
     # from within diffusers, where tensors are handed to numpy
@@ -46,6 +47,10 @@ class Gaussian(torch.nn.Module):
         signal = 1 - sigma
         residual = (hidden_states - signal * MEAN) / (signal**2 * SPREAD**2 + sigma**2)
         return (sigma * residual - MEAN - signal * SPREAD**2 * residual,)
+
+
+class Unsaid(diffusers.IPNDMScheduler):  # type: ignore[misc]
+    """A scheduler of somebody else's."""
 
 
 class Sample(SequentialPipelineBlocks):
@@ -78,8 +83,8 @@ def sample(pipe: ModularPipeline, scheduler: Any, generator: Any, noise: Tensor)
 
 
 def test_every_class_of_diffusers_is_driven_or_left_out() -> None:
-    assert sorted({case.name for case in DRIVEN} | LEFT_OUT.keys()) == exported()
-    assert {case.name for case in DRIVEN}.isdisjoint(LEFT_OUT)
+    assert sorted({case.name for case in DRIVEN} | UNSUITABLE_SCHEDULERS.keys()) == exported()
+    assert {case.name for case in DRIVEN}.isdisjoint(UNSUITABLE_SCHEDULERS)
 
 
 def test_the_page_about_schedulers_is_the_one_that_its_command_writes() -> None:
@@ -96,8 +101,22 @@ def test_every_scheduler_ends_at_the_data(sampler: ModularPipeline, seeded: Any,
     assert spread == pytest.approx(SPREAD, abs=0.1) if case.keeps_spread else 0 < spread < SPREAD
 
 
-@pytest.mark.parametrize("name", LEFT_OUT)
-def test_a_scheduler_that_is_left_out_does_not_work(sampler: ModularPipeline, seeded: Any, name: str) -> None:
+@pytest.mark.parametrize("name", UNSUITABLE_SCHEDULERS)
+def test_a_scheduler_that_is_left_out_is_refused_with_the_reason(name: str) -> None:
+    scheduler = getattr(diffusers, name)
+    with pytest.raises(InvalidInputError) as raised:
+        check_scheduler(scheduler.__new__(scheduler), "flow_prediction")
+    assert str(raised.value) == (
+        f"`{name}` does not work with these blocks: {UNSUITABLE_SCHEDULERS[name]}; use another scheduler, such as "
+        f"`FlowMatchEulerDiscreteScheduler`"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(UNSUITABLE_SCHEDULERS))
+def test_a_scheduler_that_is_left_out_would_not_work(
+    sampler: ModularPipeline, seeded: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(UNSUITABLE_SCHEDULERS, name)
     noise = torch.randn(4, 8, 16, 16, generator=seeded(0))
     try:
         latents = sample(sampler, getattr(diffusers, name)(), seeded(1, 2, 3, 4), noise)
@@ -154,9 +173,9 @@ def test_the_noise_level_is_that_of_the_scheduler_itself(case: Driven, strength:
             "`UniPCMultistepScheduler.from_config(config, prediction_type='flow_prediction', use_flow_sigmas=True)`",
         ),
         (
-            diffusers.IPNDMScheduler(),
-            "`IPNDMScheduler` does not tell which prediction it expects (`prediction_type` is None); use another "
-            "scheduler, such as `FlowMatchEulerDiscreteScheduler`",
+            Unsaid(),
+            "`Unsaid` does not tell which prediction it expects (`prediction_type` is None); use another scheduler, "
+            "such as `FlowMatchEulerDiscreteScheduler`",
         ),
     ],
     ids=["flow prediction without flow sigmas", "no prediction type"],

@@ -235,7 +235,7 @@ def _write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         FileNotFoundError: there is no folder to write into.
     """
     if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+        raise FileNotFoundError(errno.ENOENT, "there is no folder to write into", str(path.parent))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("xb") as file:

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from loopwright.errors import InvalidInputError
 
+from .schedulers import UNSUITABLE_SCHEDULERS
+
 __all__ = ["NoiseLevel", "check_scheduler", "denoiser_input", "noise_level", "scheduler_prediction"]
 
 
@@ -78,7 +80,13 @@ def check_scheduler(scheduler: Any, model_prediction: str) -> None:
     Raises:
         InvalidInputError: it cannot; the message says what can.
     """
-    name, expected = type(scheduler).__name__, _expected_prediction(scheduler)
+    name = type(scheduler).__name__
+    if name in UNSUITABLE_SCHEDULERS:
+        raise InvalidInputError(
+            f"`{name}` does not work with these blocks: {UNSUITABLE_SCHEDULERS[name]}; use another scheduler, such as "
+            f"`FlowMatchEulerDiscreteScheduler`"
+        )
+    expected = _expected_prediction(scheduler)
     if expected == "flow_prediction" and not _is_flow(scheduler):
         raise InvalidInputError(
             f"`{name}` has `prediction_type='flow_prediction'` without flow sigmas; create it with "

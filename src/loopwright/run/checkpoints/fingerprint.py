@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import weakref
 from typing import Any
@@ -20,6 +21,8 @@ __all__ = ["compare", "component_fingerprint", "fingerprint"]
 _OF_THE_TREE = ("block_classes", "block_names", "description")
 # how many elements of a tensor are looked at to see whether it is still the same
 _SAMPLED = 64
+# where a class, or an entry of a configuration, begins
+_BEGIN = re.compile(r':(?=\w)|[,{] |\{(?=")')
 _lock = threading.Lock()
 _digests: weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = weakref.WeakKeyDictionary()
 
@@ -91,7 +94,9 @@ def _difference(before: str, after: str) -> str:
     start = next(
         (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
     )
-    start = max(0, start - 20)
+    # from the beginning of the class or of the entry that differs
+    begins = [begin.end() for begin in _BEGIN.finditer(before) if begin.end() <= start]
+    start = begins[-1] if begins and start - begins[-1] < 60 else max(0, start - 20)
     return f"`{before[start : start + 60]}` and is `{after[start : start + 60]}`"
 
 
