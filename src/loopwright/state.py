@@ -21,6 +21,7 @@ __all__ = [
     "fork_block_state",
     "fork_value",
     "fork_values",
+    "is_progress_bar",
     "loop_record",
 ]
 
@@ -248,8 +249,14 @@ def _summary(value: Any) -> str:
     return repr(value)
 
 
+def is_progress_bar(value: Any) -> bool:
+    """Whether a value is a `tqdm`, which belongs to the terminal: it is neither copied nor saved."""
+    tqdm = sys.modules.get("tqdm")
+    return tqdm is not None and isinstance(value, tqdm.tqdm)
+
+
 def fork_value(value: Any, memo: dict[int, Any]) -> Any:
-    """A deep copy of a value in which modules are shared and generators are copied with their position.
+    """A deep copy of a value in which modules and progress bars are shared, and generators copied with their position.
 
     Args:
         value: anything that a state holds.
@@ -258,7 +265,7 @@ def fork_value(value: Any, memo: dict[int, Any]) -> Any:
     if id(value) in memo:
         return memo[id(value)]
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.nn.Module):
+    if (torch is not None and isinstance(value, torch.nn.Module)) or is_progress_bar(value):
         return value
     forked: Any
     if torch is not None and isinstance(value, torch.Generator):

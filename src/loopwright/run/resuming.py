@@ -24,7 +24,9 @@ def resumed(
     compare(saved.body["fingerprint"], fingerprint(pipeline))
     _compare_inputs(pipeline, saved_start(saved, pipeline, classes), inputs)
     settings = saved.body["settings"]
-    checkpoint = Checkpoint(given.storage, settings["every"], settings["keep"], settings["strict"], classes)
+    # files of earlier versions do not say the last
+    bounds = settings["every"], settings["keep"], settings["strict"]
+    checkpoint = Checkpoint(given.storage, *bounds, classes, settings.get("seconds", 0.0))
     execution = Execution.resumed(pipeline, saved, RunOptions.read(checkpoint=checkpoint, **options), classes)
     if execution.options.output is not None:
         check_output(pipeline, execution.options.output, execution.driver.state)

@@ -120,14 +120,14 @@ def test_a_file_of_another_version_is_refused() -> None:
 def test_a_tensor_that_has_not_changed_is_not_written_again() -> None:
     memory = Memory()
     files, large = TensorFiles(memory), torch.rand(10_000)
-    files.write(1, {}, {"a": large, "b": large.clone(), "c": torch.ones(2)})
-    _, references = files.write(2, {}, {"x": large, "c": torch.zeros(2)})
+    files.write(1, "{}", {}, {"a": large, "b": large.clone(), "c": torch.ones(2)})
+    _, references = files.write(2, "{}", {}, {"x": large, "c": torch.zeros(2)})
     first, second = memory.names()
     assert len(memory.files[first]) < 41_000
     assert len(memory.files[second]) < 1_000
     assert references == {first}
     large[0] = 5
-    name, references = files.write(3, {}, {"x": large})
+    name, references = files.write(3, "{}", {}, {"x": large})
     assert len(memory.files[name]) > 40_000
     assert references == set()
 
@@ -135,7 +135,7 @@ def test_a_tensor_that_has_not_changed_is_not_written_again() -> None:
 def test_a_second_checkpoint_of_an_iteration_does_not_need_the_first() -> None:
     memory = Memory()
     files, large = TensorFiles(memory), torch.rand(10_000)
-    files.write(1, {"take": 1}, {"a": large})
-    name, references = files.write(1, {"take": 2}, {"a": large})
+    files.write(1, "{}", {"take": 1}, {"a": large})
+    name, references = files.write(1, "{}", {"take": 2}, {"a": large})
     assert references == set()
     assert len(memory.files[name]) > 40_000

@@ -396,6 +396,39 @@ def test_what_is_one_object_in_several_places_is_one_again() -> None:
         assert resumed["same_notes"] is resumed["notes"]
 
 
+class MovesBar(ModularPipelineBlocks):
+    inputs = [InputParam("x", default=0)]
+    intermediate_outputs = [OutputParam("x")]
+
+    def __call__(self, components: Any, block_state: Any, i: int) -> tuple[Any, Any]:
+        block_state.bar.update()
+        block_state.x += 1
+        return components, block_state
+
+
+class BarAmongTheValues(LoopSequentialPipelineBlocks):
+    """Hands its blocks its progress bar, as a loop of diffusers does."""
+
+    block_classes = [MovesBar]
+    block_names = ["moves"]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.get_block_state(state)
+        with self.progress_bar(total=3) as bar:
+            block_state.bar = bar
+            for i in range(3):
+                components, block_state = self.loop_step(components, block_state, i=i)
+        block_state.bar = None
+        self.set_block_state(state, block_state)
+        return components, state
+
+
+def test_a_progress_bar_among_the_values_is_made_anew() -> None:
+    pipe = pipeline({"loop": BarAmongTheValues})
+    assert [resumed["x"] for _, resumed, _ in results(pipe, progress=False)] == [3, 3, 3]
+    assert [event.peek("x") for event in pipe.stream(progress=False)] == [1, 2, 3]
+
+
 def test_tensors_that_are_changed_in_place_are_saved_as_they_are() -> None:
     class InPlace(ModularPipelineBlocks):
         inputs = [InputParam("x", required=True)]

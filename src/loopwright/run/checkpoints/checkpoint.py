@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 import os
 import random
+import time
 import warnings
+from array import array
 from collections.abc import Mapping, Sequence
 from types import FunctionType
 from typing import Any
@@ -30,7 +33,7 @@ from loopwright.run.checkpoints.start import Start
 from loopwright.run.checkpoints.storage import LocalFolder, Storage
 from loopwright.run.driver import Frame, LoopDriver
 from loopwright.run.scope import is_run_scoped
-from loopwright.state import PipelineState, loop_record
+from loopwright.state import PipelineState, is_progress_bar, loop_record
 
 __all__ = ["Checkpoint", "Recorder", "Saved", "classes_of", "made_with", "read_saved"]
 
@@ -54,6 +57,8 @@ class Checkpoint:
             saved any more.
         classes: classes of values that the run may save beside those that Loopwright knows: enums, dataclasses, and
             others that are their attributes and no more.
+        seconds: how long to wait at least between two saves, so that iterations which take less than saving does are
+            not slowed: what a crash costs is then so many seconds, and an iteration.
     """
 
     def __init__(
@@ -63,7 +68,10 @@ class Checkpoint:
         keep: int | None = 2,
         strict: bool = True,
         classes: Sequence[type] = (),
+        seconds: float = 0.0,
     ) -> None:
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+            raise InvalidInputError(f"`seconds` of a `Checkpoint` is {seconds!r}; it must be 0 or more")
         for name, value in (("every", every), ("keep", keep)):
             if value is not None and (type(value) is not int or value < 1):
                 raise InvalidInputError(f"`{name}` of a `Checkpoint` is {value!r}; it must be 1 or more")
@@ -71,6 +79,7 @@ class Checkpoint:
             raise InvalidInputError(f"the folder of a run cannot be {kind_of(path)}; give a path, or a `Storage`")
         self.storage: Storage = LocalFolder(path) if isinstance(path, (str, os.PathLike)) else path
         self.every, self.keep, self.strict, self.classes = every, keep, strict, tuple(classes)
+        self.seconds = float(seconds)
 
 
 def classes_of(pipeline: Any, classes: Sequence[type]) -> dict[str, type]:
@@ -105,9 +114,12 @@ class Recorder:
         self._checkpoint, self._pipeline, self._view, self._start = checkpoint, pipeline, view, start
         self._files = TensorFiles(checkpoint.storage)
         self._classes = classes_of(pipeline, checkpoint.classes)
-        self._fingerprint = fingerprint(pipeline)
+        settings = {name: getattr(checkpoint, name) for name in ("every", "keep", "strict", "seconds")}
+        unchanging = {"fingerprint": fingerprint(pipeline), "settings": settings, "start": start.written}
+        self._unchanging = json.dumps(unchanging, allow_nan=False)
         self._references: dict[str, set[str]] = {}
         self._checked = self._broken = False
+        self._saved_at = time.monotonic()
         there = [
             (iteration, name) for name in checkpoint.storage.names() if (iteration := iteration_of(name)) is not None
         ]
@@ -146,7 +158,7 @@ class Recorder:
             return
         self._note(driver.frames[-1])
         try:
-            if anyway or driver.iterations % self._checkpoint.every == 0:
+            if anyway or self._is_due(driver.iterations):
                 self.save(driver)
             elif not self._checked:
                 self._encoded(driver, self._encoder())
@@ -157,6 +169,10 @@ class Recorder:
             self._broken = True
         self._checked = True
 
+    def _is_due(self, iterations: int) -> bool:
+        checkpoint = self._checkpoint
+        return iterations % checkpoint.every == 0 and time.monotonic() - self._saved_at >= checkpoint.seconds
+
     def _note(self, frame: Frame) -> None:
         if frame.history is None:
             frame.history = History()
@@ -164,19 +180,15 @@ class Recorder:
 
     def save(self, driver: LoopDriver) -> None:
         encoder = self._encoder()
-        body = {
-            "iteration": driver.iterations,
-            "fingerprint": self._fingerprint,
-            "settings": {name: getattr(self._checkpoint, name) for name in ("every", "keep", "strict")},
-            "start": self._start.written,
-            **self._encoded(driver, encoder),
-        }
-        name, references = self._files.write(driver.iterations, body, {**encoder.tensors, **self._start.tensors})
+        body = {"iteration": driver.iterations, **self._encoded(driver, encoder)}
+        tensors = {**encoder.tensors, **self._start.tensors}
+        name, references = self._files.write(driver.iterations, self._unchanging, body, tensors)
         for older in [older for older in self._references if iteration_of(older) == driver.iterations]:
             del self._references[older]
             if older != name:
                 self._remove(older)
         self._references[name] = references
+        self._saved_at = time.monotonic()
         self._prune()
 
     def _encoder(self) -> Encoder:
@@ -217,7 +229,7 @@ class Recorder:
 
     def _made_with(self, name: str, component: Any) -> set[str]:
         """The attributes of a component that are no state: its configuration, and functions that it was given."""
-        own, now = vars(self._pipeline.components[name]), vars(component)
+        own, now = vars(getattr(self._pipeline, name)), vars(component)
         return {key for key in made_with(component) if key in _CONFIGURATION or own.get(key) is now[key]}
 
     def _assigned(self) -> dict[str, Any]:
@@ -232,6 +244,8 @@ class Recorder:
 
     def _frame(self, driver: LoopDriver, frame: Frame, encoder: Encoder) -> dict[str, Any]:
         shared = isinstance(frame.state, PipelineState)
+        # a wrapper that has a bar among its values makes a new one before its first iteration
+        values = {name: value for name, value in frame.values.items() if not is_progress_bar(value)}
         return {
             "path": frame.path,
             "names": driver.block_names[frame.outer_depth : frame.depth],
@@ -239,7 +253,7 @@ class Recorder:
             "ended": frame.ended,
             "variables": _pairs(encoder, frame.variables, frame.path),
             # a wrapper may work on the state of the pipeline itself
-            "values": None if shared else _pairs(encoder, frame.values, frame.path),
+            "values": None if shared else _pairs(encoder, values, frame.path),
             "groups": None if shared else loop_record(frame.state).groups,
             "iteration": loop_record(frame.state).iteration,
             "history": frame.history.encoded(encoder, frame.path) if frame.history is not None else [],
@@ -282,7 +296,7 @@ def _global_rng() -> dict[str, Any]:
     states = {
         "torch": torch.get_rng_state(),
         # as an array it is written only when it has changed
-        "python": (version, np.array(internal, np.uint32), gauss),
+        "python": (version, np.frombuffer(array("I", internal), np.uint32), gauss),
         "numpy": np.random.get_state(legacy=False),
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

@@ -59,6 +59,11 @@ _PLAIN_OBJECTS: tuple[type, ...] = (MomentumBuffer, LayerSkipConfig, SmoothedEne
 # such objects of single families, whose modules are imported where they are in use
 _PLAIN_OBJECTS_OF_FAMILIES = {
     "diffusers.models.transformers.transformer_qwenimage21": ("QwenImage21KVCache", "QwenImage21KVLayerCache"),
+    "diffusers.modular_pipelines.minimax_h3.references": (
+        "MiniMaxH3AudioReference",
+        "MiniMaxH3ImageReference",
+        "MiniMaxH3VideoReference",
+    ),
     "diffusers.pipelines.ltx2.pipeline_ltx2_condition": ("LTX2VideoCondition",),
     "diffusers.pipelines.ltx2.pipeline_ltx2_ic_lora": ("LTX2ReferenceCondition",),
 }
@@ -106,7 +111,7 @@ def same(first: Any, second: Any) -> bool:
         return False
     if isinstance(first, torch.Tensor):
         alike = first.dtype == second.dtype and first.shape == second.shape
-        return bool(alike and np.array_equal(tensor_bytes(first), tensor_bytes(second)))
+        return bool(alike and tensor_bytes(first).data == tensor_bytes(second).data)
     if isinstance(first, torch.Generator):
         return torch.equal(first.get_state(), second.get_state())
     if isinstance(first, np.ndarray):
@@ -127,7 +132,9 @@ def same(first: Any, second: Any) -> bool:
 
 def tensor_bytes(tensor: torch.Tensor) -> Any:
     """The elements of a tensor, in order, as an array of bytes."""
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    plain = tensor.detach()
+    if not (plain.is_cpu and plain.is_contiguous()) or plain.is_conj() or plain.is_neg():
+        plain = plain.cpu().resolve_conj().resolve_neg().contiguous()
     # a dimension of size 1 may have any stride: set it, a view as bytes needs it to be 1
     return plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy()
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import SafetensorError, TensorSpec, serialize
+from safetensors.torch import load
 
 from loopwright.errors import CheckpointDamagedError, CheckpointError, LoopwrightError
 from loopwright.run.checkpoints.codec import tensor_bytes
@@ -96,10 +96,8 @@ def read_body(data: bytes, name: str) -> dict[str, Any]:
     """
     try:
         length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])
-        body: dict[str, Any] = json.loads(header["__metadata__"]["loopwright"])
-        if not isinstance(body, dict):
-            raise ValueError("its header holds no table")
+        written = json.loads(data[8 : 8 + length])["__metadata__"]
+        body: dict[str, Any] = {**json.loads(written.get("run", "{}")), **json.loads(written["loopwright"])}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointDamagedError(f"`{name}` is not a checkpoint: {error}") from error
     if body.get("format") != FORMAT:
@@ -107,6 +105,8 @@ def read_body(data: bytes, name: str) -> dict[str, Any]:
     wrong = _wrong(body, _BODY, "its header")
     if not wrong and any(len(place) != 2 for place in body["places"].values()):
         wrong = "`places` in its header are not pairs"
+    if not wrong and any((frame["values"] is None) != (frame["groups"] is None) for frame in body["frames"]):
+        wrong = "`values` of a loop are without `groups`, or the other way round"
     if wrong:
         raise CheckpointDamagedError(f"`{name}` is not a checkpoint: {wrong}")
     return body
@@ -160,8 +160,16 @@ class TensorFiles:
         # where the tensors of the last checkpoint are: file and key, with a tensor that must stay alive until then
         self._written: dict[tuple[Any, ...], tuple[str, str, torch.Tensor | None]] = {}
 
-    def write(self, iteration: int, body: dict[str, Any], tensors: dict[str, torch.Tensor]) -> tuple[str, set[str]]:
+    def write(
+        self, iteration: int, run: str, body: dict[str, Any], tensors: dict[str, torch.Tensor]
+    ) -> tuple[str, set[str]]:
         """Write one checkpoint.
+
+        Args:
+            iteration: after how many iterations.
+            run: the JSON of what is the same in all checkpoints of the run.
+            body: what is in this one.
+            tensors: the tensors that both refer to.
 
         Returns:
             The name of its file, and those of the earlier files that it refers to.
@@ -180,7 +188,7 @@ class TensorFiles:
                 new[key] = _plain(tensor)
         moved = {key: place for key, place in places.items() if place != ("", key)}
         body = {"format": FORMAT, **body, "places": moved}
-        data = save(new, metadata={"loopwright": json.dumps(body, allow_nan=False)})
+        data = _file(new, {"run": run, "loopwright": json.dumps(body, allow_nan=False)})
         name = file_name(iteration, data)
         try:
             self._storage.write(name, data)
@@ -193,9 +201,26 @@ class TensorFiles:
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """As safetensors takes it: it shares memory with no other, and complex numbers are pairs."""
+    """As safetensors takes it: in the memory of the CPU, without gaps, and complex numbers are pairs."""
     plain = tensor.detach().cpu().resolve_conj().resolve_neg()
-    return (torch.view_as_real(plain) if plain.is_complex() else plain).contiguous().clone()
+    return (torch.view_as_real(plain) if plain.is_complex() else plain).contiguous()
+
+
+def _file(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
+    """The bytes of a safetensors file.
+
+    Without what `safetensors.torch.save` does for any tensors, which takes as long as an iteration of a small model.
+    """
+    specs = {
+        key: TensorSpec(
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tensor.shape,
+            data_ptr=tensor.data_ptr(),
+            data_len=tensor.nbytes,
+        )
+        for key, tensor in tensors.items()
+    }
+    return bytes(serialize(specs, metadata=metadata))
 
 
 def _identity(tensor: torch.Tensor) -> tuple[tuple[Any, ...], torch.Tensor | None]:

@@ -32,14 +32,14 @@ class History:
             self._add(name, index, _ABSENT)
         for name, value in values.items():
             if name in self._changes or _is_small(value):
-                self._add(name, index, _copied(value) if _is_small(value) else _ABSENT)
+                self._add(name, index, value if _is_small(value) else _ABSENT)
 
     def _add(self, name: str, index: int, value: Any) -> None:
         changes = self._changes.get(name)
         if changes is None:
             changes = self._changes[name] = [(-1, _ABSENT)] if index > 0 else []
         if not changes or not same(changes[-1][1], value):
-            changes.append((index, value))
+            changes.append((index, _copied(value)))
 
     def restore(self, index: int, values: dict[str, Any], names: frozenset[str] | None = None) -> None:
         """Set the values to what they were after an iteration.

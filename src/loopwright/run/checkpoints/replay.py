@@ -15,7 +15,7 @@ from loopwright.run.checkpoints.codec import Decoder, same
 from loopwright.run.checkpoints.file import reading
 from loopwright.run.checkpoints.history import History
 from loopwright.run.checkpoints.start import Start
-from loopwright.state import PipelineState, loop_record
+from loopwright.state import PipelineState, is_progress_bar, loop_record
 
 if TYPE_CHECKING:
     from loopwright.run.driver import Frame
@@ -181,8 +181,9 @@ class Replay:
         record = loop_record(frame.state)
         record.iteration = saved.written["iteration"]
         if saved.values is not None:
+            bars = {name: value for name, value in frame.values.items() if is_progress_bar(value)}
             frame.values.clear()
-            frame.values.update(saved.values)
+            frame.values.update({**saved.values, **bars})
             record.groups = {kind: list(names) for kind, names in saved.written["groups"].items()}
 
     def _contents(self) -> Contents:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Protocol
 
@@ -32,21 +31,17 @@ class LocalFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._is_clear = False
+        self._is_ready = False
 
     def __str__(self) -> str:
         return str(self.path)
 
     def write(self, name: str, data: bytes) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        if not self._is_clear:
-            # what a process that was killed left half written
-            for left in self.path.glob(".*.partial"):
-                left.unlink(missing_ok=True)
-            self._is_clear = True
-        handle, partial = tempfile.mkstemp(dir=self.path, prefix=".", suffix=".partial")
+        if not self._is_ready:
+            self._make_ready()
+        partial = self.path / f".{name}.partial"
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(partial, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -56,6 +51,13 @@ class LocalFolder:
                 os.unlink(partial)
             raise
         self._sync()
+
+    def _make_ready(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        # what a process that was killed left half written
+        for left in self.path.glob(".*.partial"):
+            left.unlink(missing_ok=True)
+        self._is_ready = True
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
