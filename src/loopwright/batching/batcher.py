@@ -1,0 +1,351 @@
+"""Calls of models that wait for each other, and the thread that makes them.
+
+One thread makes all merged calls of a pipeline, one after the other, so that those that come meanwhile gather. Which
+are next follows from who waits: the oldest that are complete, because there are as many as fit, or because every run
+that could join them waits at some call. Nothing waits for a time to pass, with one exception: a run that others wait
+for and that does not come (it is in a slow block, a callback, or its reader takes its time) holds them for no longer
+than a forward takes, or than four times what runs usually need between two calls if that is longer.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from loopwright.batching.admission import Admission, Client
+from loopwright.batching.arguments import Arguments, describe
+from loopwright.batching.contents import Contents
+from loopwright.batching.forwards import Call, Forwards
+from loopwright.batching.member import Member, current_member
+from loopwright.batching.memory import RunMemory
+from loopwright.batching.models import Method, WrappedModel, context_of
+from loopwright.batching.report import BatchReport, Refusal
+from loopwright.components.guarded import keeps_values
+from loopwright.components.turns import owns
+from loopwright.errors import RunStateError
+from loopwright.run.modes import ThreadModes
+
+__all__ = ["Batcher"]
+
+# How long a run is waited for, in seconds, before it is known what is usual.
+_FIRST_PATIENCE = 0.05
+# How many times longer than usual, and how long at least: a thread of Python may have to wait so long for its turn.
+_PATIENCE = 4
+_LEAST_PATIENCE = 0.005
+
+
+class Batcher:
+    """Makes calls of models together that several runs make at the same time.
+
+    Args:
+        models: the models by the names of the components.
+        max_batch: how many calls share a forward at most.
+        max_active: how many runs go on at once.
+        memory: tells whether there is room for another run.
+        deterministic: whether the bits of a result depend on its request alone.
+        prove_every: after how many merged calls of a kind they are compared again.
+    """
+
+    def __init__(
+        self,
+        models: dict[str, torch.nn.Module],
+        max_batch: int,
+        max_active: int | None,
+        memory: RunMemory,
+        deterministic: bool,
+        prove_every: int,
+    ) -> None:
+        self._max_batch, self._deterministic, self._memory = max_batch, deterministic, memory
+        self._changed = threading.Condition()
+        self._admission = Admission(max_active, memory)
+        self._members: set[Member] = set()
+        self._queue: list[Call] = []
+        self._gaps: deque[float] = deque(maxlen=64)
+        self._durations: dict[int, float] = {}
+        self._contents = Contents()
+        self._names = {id(model): name for name, model in models.items()}
+        self._refusals: Counter[tuple[str, str, str]] = Counter()
+        self._forwards = Forwards(self._names, max_batch, deterministic, prove_every)
+        self._thread: threading.Thread | None = None
+        self._is_idle = False
+        self._is_over = False
+        self._models = list({id(model): model for model in models.values()}.values())
+        self._wrapped: list[WrappedModel] = []
+
+    # The time of the batch.
+
+    def begin(self) -> None:
+        """Wrap the methods of the models."""
+        self._wrapped = [WrappedModel(model, self._call, self._is_batched) for model in self._models]
+
+    def end(self, cancel: bool) -> None:
+        """Wait for the runs, and leave the models as they were.
+
+        Args:
+            cancel: whether runs are cancelled; those that halt always are.
+        """
+        with self._changed:
+            self._is_over = True
+        try:
+            self._wait_for_runs(cancel)
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+            for wrapped in self._wrapped:
+                wrapped.remove()
+            if self._thread is not None:
+                self._thread.join()
+
+    def _wait_for_runs(self, cancel: bool) -> None:
+        while True:
+            with self._changed:
+                members = list(self._members)
+                if not members:
+                    return
+                ending = members if cancel else [member for member in members if member.halts]
+                if not ending:
+                    self._changed.wait()
+                    continue
+            # not under the lock: a run tells us that it goes on while it has its own
+            for member in ending:
+                member.control.cancel()
+            with self._changed:
+                self._changed.wait_for(lambda gone=ending: not self._members & set(gone))  # type: ignore[misc]
+
+    def presence(self, view: Any, control: Any, client: Client) -> Member:
+        """What tells where a run is.
+
+        Raises:
+            RunStateError: the batch is over.
+        """
+        self._require_open()
+        return Member(self, view, control, client)
+
+    def _require_open(self) -> None:
+        if self._is_over:
+            raise RunStateError("the `with batched(...)` that this pipeline is from is over: call the pipeline itself")
+
+    @contextmanager
+    def membership(self, member: Member) -> Iterator[None]:
+        """Wait until a run is admitted, and count it for the time of the context."""
+        self.announce(member)
+        try:
+            with self._admission.admitted(member.client, member.control.check):
+                yield
+        finally:
+            self.leave(member)
+
+    def announce(self, member: Member) -> None:
+        """Count a run that begins, or is about to.
+
+        Raises:
+            RunStateError: the batch is over.
+        """
+        with self._changed:
+            if member not in self._members:
+                self._require_open()
+                self._members.add(member)
+
+    def leave(self, member: Member) -> None:
+        """A run has ended."""
+        with self._changed:
+            self._members.discard(member)
+            self._changed.notify_all()
+
+    def let_go(self, member: Member) -> None:
+        """A run's call was answered: from now on others wait for it."""
+        with self._changed:
+            member.busy = False
+            member.since = time.perf_counter()
+
+    def change(self, member: Member, halts: int = 0, models: frozenset[int] | None = None) -> None:
+        """A run is elsewhere now.
+
+        Args:
+            member: the run.
+            halts: 1 if it halts, -1 if it goes on.
+            models: the ids of the models at which others wait for it.
+        """
+        with self._changed:
+            member.halts += halts
+            member.since = time.perf_counter()
+            if models is not None:
+                member.models = models
+            if self._queue or self._is_over:
+                self._changed.notify_all()
+
+    # The threads of the runs.
+
+    def _is_batched(self) -> bool:
+        member = current_member()
+        return member is not None and member.batcher is self
+
+    def _call(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What stands in place of a model's method."""
+        member = current_member()
+        # calls within calls belong to these; with gradients, a call is nobody else's
+        if member is None or member.batcher is not self or member.busy or torch.is_grad_enabled():
+            return method(*args, **kwargs)
+        call = self._queued(member, method, args, kwargs)
+        try:
+            if call is not None:
+                call.place.wait()
+                if not call.is_declined:
+                    return call.outcome()
+            with self._changed:
+                member.busy = True
+            return self._by_itself(method, args, kwargs)
+        finally:
+            if member.busy:
+                self._end_call(member, call)
+
+    def _end_call(self, member: Member, call: Call | None) -> None:
+        """A run has made a call itself, or its thread was interrupted while it waited."""
+        with self._changed:
+            if call is not None:
+                call.abandon()
+                if call in self._queue:
+                    self._queue.remove(call)
+            member.busy = False
+            member.since = time.perf_counter()
+            if self._queue:
+                self._changed.notify_all()
+
+    def _by_itself(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call that is not made with others, in the thread of its run."""
+        context = context_of(method.model)
+        if context is None:
+            return method(*args, **kwargs)
+        with type(method.model).cache_context(method.model, context[0], **context[1]):  # type: ignore[attr-defined]
+            return method(*args, **kwargs)
+
+    def _queued(self, member: Member, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """The call, in the queue; None if it is to be made at once."""
+        model = method.model
+        in_loop = id(model) in member.models
+        reason, call = None, None
+        if method.name in keeps_values(model):
+            reason = "it keeps values on the model"
+        elif owns(model):
+            reason = "its block has the model alone"
+        elif method.name == "forward" and model.training:
+            reason = "it is in training mode"
+        else:
+            described = describe(method.names, args, kwargs, self._contents, self._deterministic)
+            if isinstance(described, Arguments):
+                call = Call(member, method, args, kwargs, described, ThreadModes(), context_of(model), in_loop)
+                reason = self._forwards.refusal(call)
+            else:
+                reason = described
+        now = time.perf_counter()
+        with self._changed:
+            member.busy = True
+            if in_loop:
+                gap = now - member.since
+                self._gaps.append(gap)
+                member.is_prompt = gap <= self._patience(id(model))
+            if reason is not None or call is None:
+                self._refusals[self._names[id(model)], method.name, str(reason)] += 1
+                self._forwards.count_alone(model)
+                if self._queue:
+                    self._changed.notify_all()
+                return None
+            self._queue.append(call)
+            if self._thread is None:
+                # a daemon: a program that ends does not wait for it
+                self._thread = threading.Thread(target=self._work, name="loopwright-batch", daemon=True)
+                self._thread.start()
+            # the thread is woken for the first, to see how long to wait, and when there is something to do
+            elif self._is_idle and (len(self._queue) == 1 or self._next(now)[0]):
+                self._changed.notify_all()
+        return call
+
+    # The thread of the batch.
+
+    def _work(self) -> None:
+        while (calls := self._take()) is not None:
+            began = time.perf_counter()
+            self._forwards.serve(calls)
+            model = id(calls[0].method.model)
+            self._durations[model] = time.perf_counter() - began
+
+    def _take(self) -> list[Call] | None:
+        """The calls to be made next, taken from the queue; None when the batch is over."""
+        with self._changed:
+            while True:
+                now = time.perf_counter()
+                calls, wait = self._next(now)
+                if calls:
+                    self._note_late(calls[0], now)
+                    taken = set(map(id, calls))
+                    self._queue = [call for call in self._queue if id(call) not in taken]
+                    return calls
+                if self._is_over and not self._members:
+                    return None
+                self._is_idle = True
+                self._changed.wait(wait)
+                self._is_idle = False
+
+    def _next(self, now: float) -> tuple[list[Call], float | None]:
+        """The calls that are to be made next, or how long to wait at most for those who are missing."""
+        groups: dict[Any, list[Call]] = {}
+        for call in self._queue:
+            groups.setdefault(call.key, []).append(call)
+        waits = []
+        # in the order of their oldest calls
+        for calls in groups.values():
+            most = self._forwards.limit(calls[0])
+            if len(calls) >= most:
+                return calls[:most], None
+            wait = self._missing(id(calls[0].method.model), now)
+            if wait is None:
+                return calls, None
+            waits.append(wait)
+        return [], min(waits, default=None)
+
+    def _missing(self, model: int, now: float) -> float | None:
+        """How long to wait at most for runs that could join a call of a model; None if there is none."""
+        patience = self._patience(model)
+        waits = [
+            member.since + patience - now
+            for member in self._members
+            if model in member.models and not member.busy and not member.halts and member.is_prompt
+        ]
+        return max((wait for wait in waits if wait > 0), default=None)
+
+    def _note_late(self, call: Call, now: float) -> None:
+        """Remember which runs were waited for and did not come in time."""
+        model = id(call.method.model)
+        patience = self._patience(model)
+        for member in self._members:
+            if model in member.models and not member.busy and not member.halts and now - member.since >= patience:
+                member.is_prompt = False
+
+    def _patience(self, model: int) -> float:
+        """How long to wait at most, in seconds, for a run that could join a call of a model."""
+        usual = _PATIENCE * statistics.median(self._gaps) if len(self._gaps) >= 8 else _FIRST_PATIENCE
+        return max(usual, self._durations.get(model, 0.0), _LEAST_PATIENCE)
+
+    # What others want to know.
+
+    def report(self) -> BatchReport:
+        """What was done so far."""
+        with self._changed:
+            refusals = self._refusals + self._forwards.refusals
+            queued = len(self._queue)
+            models = self._forwards.reports()
+        return BatchReport(
+            models=models,
+            active=self._admission.active,
+            waiting=self._admission.waiting,
+            queued=queued,
+            refusals=[Refusal(*about, calls) for about, calls in sorted(refusals.items())],
+            run_bytes=self._memory.run_bytes,
+        )

@@ -1,0 +1,316 @@
+"""Making calls: several in one forward where that is proven to give the same, one by one where not."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from loopwright.batching.arguments import Arguments, merge
+from loopwright.batching.member import Member, Place
+from loopwright.batching.memory import is_out_of_memory
+from loopwright.batching.models import Method, why_alone
+from loopwright.batching.outputs import split
+from loopwright.batching.proof import Ledger, prove, prove_fixed, shares, size_class
+from loopwright.batching.report import ModelReport
+from loopwright.run.modes import ThreadModes
+
+__all__ = ["Call", "Forwards"]
+
+
+class Call:
+    """A call that a run waits for.
+
+    Attributes:
+        member: the run.
+        method: what is called.
+        arguments: what there is to know of the arguments.
+        context: the cache context around it.
+        in_loop: whether it is made in a loop whose blocks work with the model.
+        key: equal for calls that can be made together.
+        proof_key: equal for calls for which one proof holds.
+        place: where the thread of the run waits.
+        is_declined: whether the run is to make the call itself.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        method: Method,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        arguments: Arguments,
+        modes: ThreadModes,
+        context: tuple[Any, ...] | None,
+        in_loop: bool,
+    ) -> None:
+        self.member, self.method, self.args, self.kwargs = member, method, args, kwargs
+        self.arguments, self.modes, self.context, self.in_loop = arguments, modes, context, in_loop
+        # nothing in the forward reads more of the context than its name, or the model would not be merged
+        kind = (id(method.model), method.name, in_loop, modes.key, None if context is None else context[0])
+        self.key = (*kind, arguments.key)
+        self.proof_key = (*kind, arguments.proof_key)
+        self.place = Place()
+        self.is_declined = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._is_answered = False
+
+    def answer(self, value: Any = None, error: BaseException | None = None, declined: bool = False) -> None:
+        """Let the run go on, with a value, an exception, or to make the call itself."""
+        if not self._is_answered:
+            self._is_answered = True
+            self._value, self._error, self.is_declined = value, error, declined
+            self.member.batcher.let_go(self.member)
+            self.place.let_go()
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more."""
+        self._is_answered = True
+
+    def outcome(self) -> Any:
+        """The value of the call, or what it raised."""
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class Forwards:
+    """Makes calls, and remembers what may be made together.
+
+    Args:
+        names: the names of the components by the ids of their models.
+        max_batch: how many calls share a forward at most.
+        deterministic: whether the shape of a forward must follow from each of its calls alone.
+        prove_every: after how many merged forwards of a kind it is compared again.
+    """
+
+    def __init__(self, names: dict[int, str], max_batch: int, deterministic: bool, prove_every: int) -> None:
+        self._names, self._max_batch, self._deterministic = names, max_batch, deterministic
+        self._ledger = Ledger(prove_every)
+        # how many calls fit, where fewer do than allowed
+        self._limits: dict[Any, int] = {}
+        self._lock = threading.Lock()
+        self._reports = {name: ModelReport() for name in names.values()}
+        self.refusals: Counter[tuple[str, str, str]] = Counter()
+
+    def limit(self, call: Call) -> int:
+        """How many calls like this one share a forward at most."""
+        if self._deterministic and not call.in_loop:
+            return 1
+        return self._limits.get(call.proof_key, self._max_batch)
+
+    def refusal(self, call: Call) -> str | None:
+        """Why a call is not made together with others; None if it may be."""
+        return self._ledger.refusal(call.proof_key)
+
+    def reports(self) -> dict[str, ModelReport]:
+        """What was done, by the names of the components."""
+        with self._lock:
+            return {name: replace(report, sizes=Counter(report.sizes)) for name, report in self._reports.items()}
+
+    def count_alone(self, model: torch.nn.Module) -> None:
+        """A run makes a call of a model by itself."""
+        self._count(model, calls=1, forwards=1, sizes=Counter([1]))
+
+    def serve(self, calls: list[Call]) -> None:
+        """Answer calls with equal keys."""
+        waiting = []
+        for call in calls:
+            try:
+                call.member.control.check()
+                waiting.append(call)
+            except BaseException as error:
+                call.answer(error=error)
+        if not waiting:
+            return
+        first = waiting[0]
+        try:
+            reason = why_alone(first.method.model)
+            if reason is not None:
+                self._decline(waiting, reason)
+            else:
+                first.modes.call_here(lambda: self._serve(waiting))
+        except BaseException as error:
+            for call in waiting:
+                call.answer(error=error)
+
+    def _decline(self, calls: Sequence[Call], reason: str) -> None:
+        model = calls[0].method.model
+        with self._lock:
+            self.refusals[self._names[id(model)], calls[0].method.name, reason] += len(calls)
+        for call in calls:
+            self.count_alone(model)
+            call.answer(declined=True)
+
+    def _serve(self, calls: list[Call]) -> None:
+        if self._deterministic and calls[0].in_loop and self._max_batch > 1:
+            self._serve_fixed(calls)
+            return
+        while calls:
+            most = self.limit(calls[0])
+            self._serve_some(calls[:most])
+            calls = calls[most:]
+
+    # By default: as many rows as there are.
+
+    def _serve_some(self, calls: list[Call]) -> None:
+        if len(calls) == 1:
+            self._serve_one(calls[0])
+            return
+        how = self._proof(calls)
+        if how is None:
+            return
+        arguments = [call.arguments for call in calls]
+        try:
+            merged = self._forward(calls[0], *merge(arguments))
+            values = [split(how, merged, share) for share in shares(arguments)]
+        except Exception as error:
+            self._rescue(calls, error)
+            return
+        self._count(calls[0].method.model, calls=len(calls), forwards=1, merged=len(calls), sizes=Counter([len(calls)]))
+        for call, value in zip(calls, values, strict=True):
+            call.answer(value)
+
+    def _proof(self, calls: list[Call]) -> Any:
+        """How the output of a merged call is taken apart; None if the calls were answered otherwise."""
+        key = calls[0].proof_key
+        arguments = [call.arguments for call in calls]
+        lengths = {call.length for call in arguments}
+        size = size_class(sum(call.rows for call in arguments)), len(lengths) > 1
+        how = self._ledger.how(key, size)
+        if how is not None:
+            return how
+        try:
+            verdict = prove(arguments, lambda args, kwargs: self._forward(calls[0], args, kwargs))
+        except Exception as error:
+            self._rescue(calls, error)
+            return None
+        self._count(calls[0].method.model, proofs=verdict.forwards)
+        if verdict.reason is not None:
+            self._refuse(calls, verdict.reason)
+            return None
+        self._ledger.trust(key, size, verdict.how)
+        return verdict.how
+
+    def _refuse(self, calls: list[Call], reason: str) -> None:
+        """Run the calls alone, and all like them from now on."""
+        self._ledger.refuse(calls[0].proof_key, reason)
+        self._decline(calls, reason)
+
+    def _rescue(self, calls: list[Call], error: Exception) -> None:
+        """Answer calls that failed when they were made together."""
+        if is_out_of_memory(error):
+            error.__traceback__ = None
+            _free_memory()
+            self._limits[calls[0].proof_key] = max(1, len(calls) // 2)
+            self._count(calls[0].method.model, halved=1)
+            self._serve(calls)
+            return
+        failed = [self._serve_one(call) for call in calls]
+        self._count(calls[0].method.model, retries=len(calls))
+        if not any(failed):
+            self._ledger.refuse(calls[0].proof_key, f"made together, the calls fail: {type(error).__name__}: {error}")
+
+    def _serve_one(self, call: Call) -> bool:
+        """Answer a call by itself; returns whether it failed."""
+        self._count(call.method.model, calls=1, forwards=1, sizes=Counter([1]))
+        try:
+            call.answer(self._forward(call, call.args, call.kwargs))
+        except BaseException as error:
+            call.answer(error=error)
+            return True
+        return False
+
+    # Deterministic: always the same number of rows.
+
+    def _serve_fixed(self, calls: list[Call]) -> None:
+        key = calls[0].proof_key
+        how = self._ledger.how(key, "fixed")
+        if how is None:
+            how = self._proof_fixed(calls)
+        if how is None:
+            return
+        most = self._limits.get(key, self._max_batch)
+        for start in range(0, len(calls), most):
+            self._serve_filled(calls[start : start + most], most, how)
+
+    def _proof_fixed(self, calls: list[Call]) -> Any:
+        """As `_proof`; how many calls fit into the memory is found out here, and is not changed any more."""
+        key, most = calls[0].proof_key, self.limit(calls[0])
+        while calls:
+            try:
+                verdict = prove_fixed(
+                    calls[0].arguments, lambda args, kwargs: self._forward(calls[0], args, kwargs), most
+                )
+            except Exception as error:
+                if is_out_of_memory(error) and most > 1:
+                    error.__traceback__ = None
+                    _free_memory()
+                    most //= 2
+                    self._count(calls[0].method.model, halved=1)
+                    continue
+                # it fails alone, so it tells nothing about the others
+                self._count(calls[0].method.model, calls=1, forwards=1, sizes=Counter([1]))
+                calls.pop(0).answer(error=error)
+                continue
+            self._count(calls[0].method.model, proofs=verdict.forwards)
+            if verdict.reason is not None:
+                self._refuse(calls, verdict.reason)
+                return None
+            self._limits[key] = most
+            self._ledger.trust(key, "fixed", verdict.how)
+            return verdict.how
+        return None
+
+    def _serve_filled(self, calls: list[Call], count: int, how: Any, again: bool = False) -> None:
+        """Answer calls in a forward with the rows of so many."""
+        model, arguments = calls[0].method.model, [call.arguments for call in calls]
+        total = count * arguments[0].rows
+        try:
+            merged = self._forward(calls[0], *merge(arguments, total, fixed=True))
+            values = [split(how, merged, share) for share in shares(arguments, total, fixed=True)]
+        except Exception as error:
+            if len(calls) == 1 and (again or not is_out_of_memory(error)):
+                self._count(model, calls=1, forwards=1, sizes=Counter([1]))
+                calls[0].answer(error=error)
+                return
+            error.__traceback__ = None
+            if is_out_of_memory(error):
+                # the shape stays: fewer rows would be other bits
+                _free_memory()
+            self._count(model, retries=len(calls))
+            for call in calls:
+                self._serve_filled([call], count, how, again=True)
+            return
+        merged_calls = len(calls) if len(calls) > 1 else 0
+        self._count(model, calls=len(calls), forwards=1, merged=merged_calls, sizes=Counter([len(calls)]))
+        for call, value in zip(calls, values, strict=True):
+            call.answer(value)
+
+    def _forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        model: Any = call.method.model
+        # the context belongs to the run, and is set for as long as the model works for it
+        context = call.context
+        around = nullcontext() if context is None else type(model).cache_context(model, context[0], **context[1])
+        with around:
+            return call.method(*args, **kwargs)
+
+    def _count(self, model: torch.nn.Module, **counts: Any) -> None:
+        report = self._reports[self._names[id(model)]]
+        with self._lock:
+            for name, count in counts.items():
+                setattr(report, name, getattr(report, name) + count)
+
+
+def _free_memory() -> None:
+    """Let go of what a failed forward left."""
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()

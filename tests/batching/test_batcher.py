@@ -1,0 +1,321 @@
+"""Which calls share a forward, who is waited for, and that nobody's trouble is anybody else's."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+
+from loopwright.batching import batched
+from loopwright.errors import RunCancelledError, RunTimeoutError
+from tests.batching.blocks import Gathered, Model, pipeline, row
+from tests.run.blocks import PATIENCE, Turnstile
+
+
+def started(b: Any, count: int, **inputs: Any) -> list[Any]:
+    """Runs that make their first calls when all of them are in their loops."""
+    together = Gathered(count)
+    return [
+        b.start(
+            **{
+                "x": row(n),
+                "around": together,
+                "output": "x",
+                **{name: value(n) if callable(value) else value for name, value in inputs.items()},
+            }
+        )
+        for n in range(count)
+    ]
+
+
+def results(runs: list[Any]) -> list[Any]:
+    return [run.result(PATIENCE) for run in runs]
+
+
+def test_runs_of_mixed_steps_take_as_many_forwards_as_the_longest(clock: Any) -> None:
+    pipe = pipeline(lambda x: 2 * x)
+    with batched(pipe, max_batch=8) as b:
+        runs = started(b, 8, steps=lambda n: 2 + n)
+        got = results(runs)
+        report = b.report().models["model"]
+    assert all(torch.equal(x, 2 ** (2 + n) * row(n)) for n, x in enumerate(got))
+    assert report.forwards == 9
+    assert report.calls == sum(range(2, 10))
+
+
+def test_a_full_batch_does_not_wait_for_more(clock: Any) -> None:
+    pipe = pipeline(lambda x: 2 * x)
+    with batched(pipe, max_batch=2) as b:
+        together, turnstile = Gathered(3), Turnstile()
+        slow = b.start(x=row(9), around=lambda i: (together(i), turnstile() if i == 0 else None), output="x")
+        runs = [b.start(x=row(n), around=together, output="x") for n in range(2)]
+        turnstile.wait()
+        # the third is in its loop, and awaited by nobody who is two
+        got = results(runs)
+        turnstile.let_go()
+        assert torch.equal(slow.result(PATIENCE), 8 * row(9))
+    assert all(torch.equal(x, 8 * row(n)) for n, x in enumerate(got))
+
+
+def test_a_single_run_waits_for_nobody(clock: Any) -> None:
+    pipe = pipeline(lambda x: 2 * x)
+    with batched(pipe) as b:
+        assert torch.equal(b(x=row(1), output="x"), 8 * row(1))
+        assert b.report().models["model"].sizes == {1: 3}
+
+
+def test_a_run_in_a_slow_block_does_not_hold_the_others() -> None:
+    pipe, turnstile = pipeline(lambda x: 2 * x), Turnstile()
+    with batched(pipe) as b:
+        together = Gathered(3)
+        slow = b.start(x=row(9), around=lambda i: (together(i), turnstile() if i == 1 else None), output="x")
+        runs = [b.start(x=row(n), steps=20, around=together, output="x") for n in range(2)]
+        turnstile.wait()
+        assert all(torch.equal(x, 2**20 * row(n)) for n, x in enumerate(results(runs)))
+        turnstile.let_go()
+        assert torch.equal(slow.result(PATIENCE), 8 * row(9))
+
+
+def test_a_run_in_a_callback_does_not_hold_the_others() -> None:
+    pipe, turnstile = pipeline(lambda x: 2 * x), Turnstile()
+    with batched(pipe) as b:
+        slow = b.start(x=row(9), callbacks=lambda event: turnstile() if event.index == 0 else None, output="x")
+        turnstile.wait()
+        assert torch.equal(b(x=row(1), steps=20, output="x"), 2**20 * row(1))
+        turnstile.let_go()
+        assert torch.equal(slow.result(PATIENCE), 8 * row(9))
+
+
+def test_a_reader_who_takes_no_event_does_not_hold_the_others() -> None:
+    pipe = pipeline(lambda x: 2 * x)
+    with batched(pipe) as b:
+        watched = b.stream(x=row(9), output="x")
+        for _ in watched:
+            assert torch.equal(b(x=row(1), output="x"), 8 * row(1))
+        assert torch.equal(watched.result(PATIENCE), 8 * row(9))
+
+
+def test_a_paused_run_is_not_waited_for(clock: Any) -> None:
+    pipe, turnstile = pipeline(lambda x: 2 * x), Turnstile()
+    with batched(pipe) as b:
+        paused = b.start(x=row(9), around=lambda i: (paused.pause(), turnstile()) if i == 1 else None, output="x")
+        turnstile.wait()
+        turnstile.let_go()
+        # time stands still, so it is not patience that ends
+        assert torch.equal(b(x=row(1), output="x"), 8 * row(1))
+        paused.go_on()
+        assert torch.equal(paused.result(PATIENCE), 8 * row(9))
+
+
+def test_a_run_that_left_its_loop_is_not_waited_for(clock: Any) -> None:
+    from tests.batching.blocks import Times
+    from tests.run.blocks import Do
+    from tests.run.blocks import pipeline as of_blocks
+
+    turnstile = Turnstile()
+    pipe = of_blocks(loop=Times, after=Do(lambda _, x, **__: turnstile() if x[0, 0] < 0 else None))
+    pipe.update_components(model=Model(lambda x: 2 * x).eval())
+    with batched(pipe) as b:
+        late = b.start(x=row(-9), steps=1)
+        turnstile.wait()
+        assert torch.equal(b(x=row(1), output="x"), 8 * row(1))
+        turnstile.let_go()
+        late.result(PATIENCE)
+
+
+def test_signatures_take_turns_and_none_starves(clock: Any) -> None:
+    pipe = pipeline(lambda x: 2 * x)
+    with batched(pipe, max_batch=2, max_active=6) as b:
+        runs = started(b, 6, x=lambda n: row(n, width=4 + n % 3), steps=30)
+        got = results(runs)
+        sizes = b.report().models["model"].sizes
+    assert all(torch.equal(x, 2**30 * row(n, width=4 + n % 3)) for n, x in enumerate(got))
+    assert sizes == {2: 90}
+
+
+def refuse(bad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    if (x == bad).any():
+        raise ValueError("a bad row")
+    return 2 * x
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_one_bad_request_fails_alone(deterministic: bool) -> None:
+    # its last row becomes 4 times what it was after two iterations
+    pipe = pipeline(lambda x: refuse(4 * row(2)[0, 3], x))
+    with batched(pipe, deterministic=deterministic) as b:
+        runs = started(b, 4, steps=5)
+        for n, run in enumerate(runs):
+            if n == 2:
+                with pytest.raises(ValueError, match="a bad row") as caught:
+                    run.result(PATIENCE)
+                assert "iteration 2 of loop `loop`" in str(caught.value.__notes__)
+            else:
+                assert torch.equal(run.result(PATIENCE), 32 * row(n))
+        # the kind of call is still trusted
+        assert b.report().refusals == []
+        assert b.report().models["model"].retries == 4
+
+
+def test_two_bad_requests_have_errors_of_their_own() -> None:
+    def fail(x: torch.Tensor) -> torch.Tensor:
+        raise ValueError(f"rows from {x[0, 0].item():g}")
+
+    with batched(pipeline(fail)) as b:
+        errors = []
+        for run in started(b, 2):
+            with pytest.raises(ValueError, match="rows from") as caught:
+                run.result(PATIENCE)
+            errors.append(caught.value)
+    assert [str(error) for error in errors] == ["rows from 0", "rows from 1"]
+
+
+def test_a_cancelled_run_leaves_the_others_as_they_were() -> None:
+    pipe = pipeline(lambda x: 2 * x)
+    with batched(pipe) as b:
+        together = Gathered(3)
+        cancelled = b.start(x=row(9), around=lambda i: (together(i), cancelled.cancel() if i == 2 else None), steps=9)
+        runs = [b.start(x=row(n), around=together, steps=9, output="x") for n in range(2)]
+        assert all(torch.equal(x, 2**9 * row(n)) for n, x in enumerate(results(runs)))
+        with pytest.raises(RunCancelledError):
+            cancelled.result(PATIENCE)
+
+
+def test_a_run_that_is_cancelled_while_its_call_is_made_leaves_the_others_as_they_were() -> None:
+    turnstile = Turnstile()
+
+    def wait(x: torch.Tensor) -> torch.Tensor:
+        if len(x) == 3 and not waited:
+            waited.append(True)
+            turnstile()
+        return 2 * x
+
+    waited: list[bool] = []
+    pipe = pipeline(wait)
+    with batched(pipe) as b:
+        runs = started(b, 3)
+        turnstile.wait()
+        runs[0].cancel()
+        turnstile.let_go()
+        assert torch.equal(runs[1].result(PATIENCE), 8 * row(1))
+        assert torch.equal(runs[2].result(PATIENCE), 8 * row(2))
+        with pytest.raises(RunCancelledError):
+            runs[0].result(PATIENCE)
+
+
+def test_a_run_whose_call_is_queued_when_its_time_is_over_is_not_made(clock: Any) -> None:
+    pipe, turnstile = pipeline(lambda x: 2 * x), Turnstile()
+    with batched(pipe) as b:
+        together = Gathered(2)
+        timed = b.start(x=row(9), timeout=1e-9, around=together)
+        other = b.start(x=row(1), around=lambda i: (together(i), turnstile() if i == 0 else None), output="x")
+        turnstile.wait()
+        turnstile.let_go()
+        with pytest.raises(RunTimeoutError):
+            timed.result(PATIENCE)
+        assert torch.equal(other.result(PATIENCE), 8 * row(1))
+
+
+def short_of_memory(x: torch.Tensor, room: int, kind: type[Exception]) -> torch.Tensor:
+    if len(x) > room:
+        raise kind("CUDA out of memory. Tried to allocate 20.00 GiB")
+    return 2 * x
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+def test_out_of_memory_halves_the_batch_and_is_remembered(clock: Any, kind: type[Exception]) -> None:
+    pipe = pipeline(lambda x: short_of_memory(x, 3, kind))
+    with batched(pipe) as b:
+        got = results(started(b, 8, steps=10))
+        report = b.report().models["model"]
+    assert all(torch.equal(x, 2**10 * row(n)) for n, x in enumerate(got))
+    # 8 and 4 are too many, and are not tried again
+    assert report.halved == 2
+    assert pipe.model.rows.count(8) == pipe.model.rows.count(4) == 1
+    assert max(report.sizes) == 2
+
+
+def test_in_deterministic_mode_memory_is_measured_before_the_first_result(clock: Any) -> None:
+    pipe = pipeline(lambda x: short_of_memory(x, 3, torch.OutOfMemoryError))
+    with batched(pipe, deterministic=True) as b:
+        got = results(started(b, 8, steps=10))
+        report = b.report().models["model"]
+    assert all(torch.equal(x, 2**10 * row(n)) for n, x in enumerate(got))
+    assert report.halved == 2
+    # from then on all forwards have two rows
+    assert set(pipe.model.rows[-40:]) == {2}
+
+
+def test_a_request_that_does_not_fit_by_itself_fails_alone() -> None:
+    pipe = pipeline(lambda x: short_of_memory(x, 3, torch.OutOfMemoryError))
+    with batched(pipe) as b:
+        large = b.start(x=row(0, rows=4))
+        runs = started(b, 2)
+        assert all(torch.equal(x, 8 * row(n)) for n, x in enumerate(results(runs)))
+        with pytest.raises(torch.OutOfMemoryError):
+            large.result(PATIENCE)
+
+
+def test_calls_with_several_rows_share_forwards_with_others(clock: Any) -> None:
+    pipe = pipeline(lambda x: 2 * x)
+    with batched(pipe) as b:
+        got = results(started(b, 3, x=lambda n: row(n, rows=1 + n)))
+        assert b.report().models["model"].sizes == {3: 3}
+    assert all(torch.equal(x, 8 * row(n, rows=1 + n)) for n, x in enumerate(got))
+
+
+def test_modes_of_torch_that_differ_are_not_mixed(clock: Any) -> None:
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append((len(x), torch.is_inference_mode_enabled()))
+        return 2 * x
+
+    seen: list[tuple[int, bool]] = []
+    pipe = pipeline(look)
+    with batched(pipe) as b:
+        together = Gathered(4)
+        runs = [b.start(x=row(n), around=together, steps=2, output="x") for n in range(2)]
+        with torch.inference_mode():
+            runs += [b.start(x=row(n), around=together, steps=2, output="x") for n in range(2)]
+        got = results(runs)
+    assert all(torch.equal(x, 4 * row(n % 2)) for n, x in enumerate(got))
+    assert [rows for rows, _ in seen if rows > 2] == []
+    assert seen.count((2, True)) >= 2
+    assert seen.count((2, False)) >= 2
+
+
+def test_a_thread_that_is_interrupted_takes_its_call_back(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from loopwright.batching.member import Place
+
+    interrupted = threading.Event()
+
+    def wait(place: Place) -> None:
+        if threading.current_thread() is threading.main_thread():
+            interrupted.set()
+            raise KeyboardInterrupt
+        original(place)
+
+    original = Place.wait
+    monkeypatch.setattr(Place, "wait", wait)
+    pipe, turnstile = pipeline(lambda x: 2 * x), Turnstile()
+    with batched(pipe) as b:
+        run = b.start(x=row(1), around=lambda i: turnstile() if i == 0 else None, output="x")
+        turnstile.wait()
+        with pytest.raises(KeyboardInterrupt):
+            b(x=row(2))
+        turnstile.let_go()
+        assert interrupted.is_set()
+        assert torch.equal(run.result(PATIENCE), 8 * row(1))
+        assert b.report().queued == 0
+
+
+def test_the_report_says_in_words_what_was_done(clock: Any) -> None:
+    pipe = pipeline(lambda x, **_: 2 * x)
+    with batched(pipe) as b:
+        results(started(b, 2, extra={"cache": object()}))
+        results(started(b, 2))
+        text = str(b.report())
+    assert f"{'model':24} {12:8} {9:8} {6:8} {6:8} {12 / 9:11.2f} {3:7}" in text
+    assert "alone: model.forward, 6 calls: `cache` holds an object of class `object`" in text
+    assert "0 runs active, 0 waiting to begin, 0 calls queued" in text
