@@ -22,6 +22,8 @@ from loopwright.components import (
     CLASSIC_INDEX,
     MODULAR_INDEX,
     ComponentOwner,
+    ComponentsManager,
+    Origin,
     PipelineIndex,
     Repository,
     read_index,
@@ -30,9 +32,11 @@ from loopwright.errors import (
     BlockTypeError,
     ComponentLoadError,
     DefinitionError,
+    InvalidInputError,
     OutputNotSetError,
     UnknownInputError,
     close_location,
+    kind_of,
 )
 from loopwright.run import BlockCache, Event, Execution, Run, RunOptions, is_run_scoped
 from loopwright.run.asynchronous import events_of, result_of
@@ -70,6 +74,8 @@ class ModularPipeline(ComponentOwner):
     _driver: Any = None
     # what runs take over from earlier ones; None if nothing is kept
     _block_cache: BlockCache | None = None
+    # what merges the calls of models of several runs; set on the pipeline that `loopwright.batching.batched` gives
+    _batch: Any = None
 
     def __init__(
         self,
@@ -80,10 +86,18 @@ class ModularPipeline(ComponentOwner):
         workflow: str | None = None,
         **hub_options: Any,
     ) -> None:
-        if components_manager is not None or collection is not None:
-            raise NotImplementedError("this version has no ComponentsManager")
+        if not isinstance(components_manager, ComponentsManager | None):
+            raise InvalidInputError(
+                f"`components_manager` must be a `loopwright.ComponentsManager`, not {kind_of(components_manager)} of "
+                f"{type(components_manager).__module__.partition('.')[0]}"
+            )
+        self._components_manager = components_manager
+        self._collection = collection
         index = None
+        self._pretrained_model_name_or_path = pretrained_model_name_or_path
         if pretrained_model_name_or_path is not None:
+            told = {option: value for option, value in hub_options.items() if option != "revision"}
+            self._origin = Origin(str(pretrained_model_name_or_path), told)
             index = read_index(Repository(pretrained_model_name_or_path, **hub_options))
             if index is None:
                 raise ComponentLoadError(
@@ -258,7 +272,7 @@ class ModularPipeline(ComponentOwner):
             check_output(self, output, run_state)
         try:
             plain = callbacks is checkpoint is timeout is progress is None and self._block_cache is None
-            if plain and not self._needs_exclusive():
+            if plain and self._batch is None and not self._needs_exclusive():
                 with torch.no_grad():
                     run_state = run_whole(self._blocks, self._view(), run_state)
             else:

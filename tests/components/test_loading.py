@@ -142,8 +142,14 @@ def test_an_index_that_is_not_json_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vae": ["diffusers", "AutoencoderKLL"]}, "which diffusers does not have, did you mean `AutoencoderKL`?"),
-        ({"vae": ["os", "system"]}, "only classes of diffusers and transformers are loaded"),
+        (
+            {"vae": ["diffusers", "AutoencoderKLL"]},
+            "an `AutoencoderKLL`, which diffusers 0.42.1 does not have, did you mean `AutoencoderKL`?",
+        ),
+        (
+            {"vae": ["os", "system"]},
+            "only classes of diffusers and transformers, and those that the blocks name, are loaded",
+        ),
         ({"_class_name": "NoSuchPipeline"}, "names the pipeline `NoSuchPipeline`, which diffusers"),
         ({"_class_name": 3}, "has 3 as `_class_name`; it must be a name"),
     ],

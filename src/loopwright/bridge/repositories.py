@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import diffusers
 import diffusers.modular_pipelines.modular_pipeline as library
+from diffusers.utils.import_utils import _is_distribution_installed
+from packaging.specifiers import SpecifierSet
 
 import loopwright.diffusion
 from loopwright.blocks.sub_blocks import as_block
@@ -13,10 +18,14 @@ from loopwright.bridge.pipelines import bridged_pipeline_class, modular_class_of
 from loopwright.components import CLASSIC_INDEX, MODULAR_INDEX, Repository, read_index
 from loopwright.errors import ComponentLoadError, did_you_mean
 from loopwright.pipeline import ModularPipeline
+from loopwright.specs.repository import HUB_OPTIONS
 
-__all__ = ["blocks_by_name", "blocks_of_repository"]
+__all__ = ["CODE_CONFIG", "blocks_by_name", "blocks_of_repository", "config_of_blocks", "load_blocks"]
 
-_CODE_CONFIG = "modular_config.json"
+CODE_CONFIG = "modular_config.json"
+
+
+_WITHOUT_CLASS = ("SequentialPipelineBlocks", "LoopSequentialPipelineBlocks", "AutoPipelineBlocks")
 
 
 def blocks_of_repository(repository: Repository, trust_remote_code: bool) -> tuple[type[Any], Any]:
@@ -35,7 +44,8 @@ def blocks_of_repository(repository: Repository, trust_remote_code: bool) -> tup
     index = read_index(repository)
     if index is None:
         raise ComponentLoadError(
-            f"{repository} holds no pipeline: it has neither {MODULAR_INDEX} nor {CLASSIC_INDEX} nor {_CODE_CONFIG}"
+            f"{repository} holds no pipeline: it has neither {MODULAR_INDEX} nor {CLASSIC_INDEX} nor {CODE_CONFIG}"
+            f"{'' if repository.is_reached else ', of what was downloaded before; the hub cannot be reached'}"
         )
     if index.is_classic:
         classic = getattr(diffusers, index.pipeline_class or "", None)
@@ -56,6 +66,11 @@ def blocks_of_repository(repository: Repository, trust_remote_code: bool) -> tup
     if not made.sub_blocks and theirs.default_blocks_name is not None:
         # blocks that were put together without a class of their own: those of the family stand for them
         made = blocks_by_name(theirs.default_blocks_name)
+    elif not made.sub_blocks and type(made).__name__ in _WITHOUT_CLASS:
+        raise ComponentLoadError(
+            f"{MODULAR_INDEX} of {repository} does not say what its blocks are: they were put together without a class "
+            f"of their own. Make them again, and call `blocks.init_pipeline({repository.source!r})`"
+        )
     return (_class_for(made) if theirs is library.ModularPipeline else bridged_pipeline_class(theirs)), made
 
 
@@ -85,26 +100,107 @@ def _class_for(blocks: Any) -> type[Any]:
     return ModularPipeline
 
 
-def _own_blocks(repository: Repository, trust_remote_code: bool) -> Any:
-    """Blocks from code that a repository brings; None if it brings none.
+def load_blocks(source: Any, trust_remote_code: bool = False, **kwargs: Any) -> Any:
+    """Blocks whose code is in a folder or a repository; as `ModularPipelineBlocks.from_pretrained` says.
 
     Raises:
-        ComponentLoadError: the code is not trusted.
+        ComponentLoadError: there are no blocks; or their code is not trusted, or fails, or needs packages that are not
+            installed.
     """
-    config = repository.json(_CODE_CONFIG) or {}
+    subfolder = kwargs.pop("subfolder", None)
+    hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+    repository = Repository(source, **hub)
+    blocks = _own_blocks(repository, trust_remote_code, subfolder, kwargs)
+    if blocks is None:
+        raise ComponentLoadError(
+            f"{repository} brings no blocks: {_in(subfolder, CODE_CONFIG)} is not there, or names no class; a pipeline "
+            f"of blocks that are installed is loaded with `ModularPipeline.from_pretrained`"
+        )
+    return blocks
+
+
+def config_of_blocks(source: Any, **kwargs: Any) -> dict[str, Any]:
+    """What the modular_config.json of a folder or a repository says.
+
+    Raises:
+        ComponentLoadError: there is none, or it cannot be read.
+    """
+    subfolder = kwargs.pop("subfolder", None)
+    repository = Repository(source, **kwargs)
+    config = repository.json(_in(subfolder, CODE_CONFIG))
+    if config is None:
+        raise ComponentLoadError(f"{repository} has no {_in(subfolder, CODE_CONFIG)}")
+    return config
+
+
+def _in(subfolder: str | None, name: str) -> str:
+    return f"{subfolder}/{name}" if subfolder else name
+
+
+def _own_blocks(
+    repository: Repository,
+    trust_remote_code: bool,
+    subfolder: str | None = None,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
+    """Blocks from code that a repository brings; None if it brings none.
+
+    Args:
+        repository: the repository.
+        trust_remote_code: whether the code may run.
+        subfolder: the folder of the repository.
+        arguments: for the class of the blocks; those that it does not take are left out.
+
+    Raises:
+        ComponentLoadError: the code is not trusted, or fails, or needs packages that are not installed.
+    """
+    config = repository.json(_in(subfolder, CODE_CONFIG)) or {}
     reference = (config.get("auto_map") or {}).get("ModularPipelineBlocks")
     if reference is None:
         return None
-    module, _, class_name = reference.rpartition(".")
+    module, _, class_name = str(reference).rpartition(".")
+    file = f"{module}.py"
     if not trust_remote_code:
         raise ComponentLoadError(
-            f"{repository} brings code of its own: `{class_name}` in {module}.py. Read the file, and if you trust it, "
-            f"give `trust_remote_code=True`"
+            f"{repository} brings code of its own: `{class_name}` in {_in(subfolder, file)}. Read the file, and if you "
+            f"trust it, give `trust_remote_code=True`"
         )
+    _require_packages(repository, config.get("requirements") or {})
+    if repository.file(_in(subfolder, file)) is None:
+        # blocks that are installed; what else is not there is an error that names the class
+        return blocks_by_name(class_name, f"{_in(subfolder, CODE_CONFIG)} of {repository}")
     from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
 
-    options = {**repository.options, "revision": repository.revision}
-    cls = get_class_from_dynamic_module(
-        repository.source, module_file=f"{module}.py", class_name=class_name, trust_remote_code=True, **options
-    )
-    return as_block(cls, f"`{class_name}` of {repository}")
+    options = {**repository.options, "revision": repository.revision, "subfolder": subfolder}
+    try:
+        cls = get_class_from_dynamic_module(
+            repository.source, module_file=file, class_name=class_name, trust_remote_code=True, **options
+        )
+        accepted = inspect.signature(cls).parameters
+        made = cls(**{name: value for name, value in arguments.items() if name in accepted})
+    except Exception as error:
+        raise ComponentLoadError(
+            f"the blocks `{class_name}` of {repository} could not be made: {_in(subfolder, file)} raises "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return as_block(made, f"`{class_name}` of {repository}")
+
+
+def _require_packages(repository: Repository, requirements: Mapping[str, Any]) -> None:
+    """Check that the packages that the code of a repository needs are installed.
+
+    Raises:
+        ComponentLoadError: some are not, or in another version.
+    """
+    missing = []
+    for name, versions in requirements.items():
+        installed, version = _is_distribution_installed(name)
+        if not installed:
+            missing.append(f"{name}{versions or ''}")
+        elif versions and not SpecifierSet(versions).contains(version, prereleases=True):
+            missing.append(f"{name}{versions} (not {version})")
+    if missing:
+        raise ComponentLoadError(
+            f"the code of {repository} needs packages that are not installed: {', '.join(missing)}; install them with "
+            f"`pip install`"
+        )

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from loopwright.components.repository import Repository
-from loopwright.errors import ComponentLoadError, brief, did_you_mean
-from loopwright.specs import LOADING_FIELDS, ComponentSpec, ConfigSpec
+from loopwright.components.kinds import kind_of_component, other_kind
+from loopwright.errors import ComponentLoadError, article, brief, did_you_mean
+from loopwright.specs import LOADING_FIELDS, ComponentSpec, ConfigSpec, Repository
 
-__all__ = ["CLASSIC_INDEX", "MODULAR_INDEX", "PipelineIndex", "read_index"]
+__all__ = ["CLASSIC_INDEX", "CREATED", "MODULAR_INDEX", "PipelineIndex", "read_index"]
 
 MODULAR_INDEX = "modular_model_index.json"
 CLASSIC_INDEX = "model_index.json"
+# in the index of a pipeline that was saved here: what is made from a configuration that is not that of the blocks;
+# diffusers passes over it
+CREATED = "_created_components"
 
 # an index names classes: they are looked for in these libraries alone, so that it does not choose what is imported
 _LIBRARIES = ("diffusers", "transformers")
@@ -35,6 +39,8 @@ class PipelineIndex:
         blocks_class: the name of the class of its blocks, None if it is not said.
         components: for each component its library, its class and the fields of its spec.
         configs: the other values.
+        created: for each component that is made from a configuration its library, its class and the configuration.
+        version: the version of diffusers that wrote it, None if it is not said.
     """
 
     repository: Repository
@@ -43,6 +49,8 @@ class PipelineIndex:
     blocks_class: str | None = None
     components: dict[str, tuple[str | None, str | None, dict[str, Any]]] = field(default_factory=dict)
     configs: dict[str, Any] = field(default_factory=dict)
+    created: dict[str, tuple[str, str, dict[str, Any]]] = field(default_factory=dict)
+    version: str | None = None
 
     @property
     def is_classic(self) -> bool:
@@ -52,44 +60,86 @@ class PipelineIndex:
         """A component's spec with what the index says about it.
 
         Raises:
-            ComponentLoadError: the index names a class that there is not.
+            ComponentLoadError: the index names a class that there is not, or one of another kind; or what it says
+                cannot be read.
         """
+        if spec.name in self.configs:
+            expected = "[library, class]" if self.is_classic else "[library, class, {...}]"
+            raise ComponentLoadError(
+                f"{self._place} has {brief(self.configs[spec.name])} for component `{spec.name}`, where {expected} "
+                f"belongs{self._written_by}; save the pipeline anew, or correct the file"
+            )
+        if spec.name in self.created:
+            library, class_name, config = self.created[spec.name]
+            made_from = {"config": config, "default_creation_method": "from_config"}
+            return replace(spec, type_hint=self._type_hint(spec, library, class_name), repo=None, **made_from)
         if spec.name not in self.components:
             return spec
         library, class_name, fields = self.components[spec.name]
-        type_hint = self._class(spec.name, library, class_name) if class_name is not None else spec.type_hint
+        type_hint = self._type_hint(spec, library, class_name)
         place = {name: fields[name] for name in LOADING_FIELDS if name in fields}
+        if "repo" in fields:  # its name in indexes of diffusers before 0.37
+            place.setdefault("pretrained_model_name_or_path", fields["repo"])
         found = replace(spec, type_hint=type_hint, default_creation_method="from_pretrained", repo=None, **place)
+        source = found.pretrained_model_name_or_path
         folder = self.repository.folder
-        if folder is not None and (folder / (found.subfolder or "")).is_dir():
+        if folder is not None and _is_here(folder / (found.subfolder or ""), found.type_hint):
             # a copy of a repository still names the repository: what lies here is taken from here
             found = replace(found, pretrained_model_name_or_path=str(folder), revision=None, repo=None)
+        elif source == self.repository.source and found.revision is None:
+            # all of a repository comes from the same commit
+            found = replace(found, revision=self.repository.revision, repo=None)
         return found
 
     def config(self, spec: ConfigSpec) -> ConfigSpec:
         """A configuration value's spec, with the value that the index has for it as the default."""
         return replace(spec, default=self.configs[spec.name]) if spec.name in self.configs else spec
 
+    def _type_hint(self, spec: ComponentSpec, library: str | None, class_name: str | None) -> Any:
+        """The class of a component."""
+        if class_name is None or _is_called(spec.type_hint, library, class_name):
+            return spec.type_hint
+        found = self._class(str(spec.name), library, class_name)
+        wrong = other_kind(spec.type_hint, found)
+        if wrong is not None:
+            raise ComponentLoadError(
+                f"{self._place} has for component `{spec.name}` {wrong}; correct the file, or use blocks that work "
+                f"with it"
+            )
+        return found
+
     def _class(self, name: str, library: str | None, class_name: str) -> type[Any]:
-        place = f"{self.file} of {self.repository}"
+        place = self._place
         if library not in _LIBRARIES:
             # the folder of a classic pipeline's own code in diffusers, such as `stable_diffusion`
             within = f"diffusers.pipelines.{library}"
-            if importlib.util.find_spec(within) is None:
+            if not str(library).isidentifier() or importlib.util.find_spec(within) is None:
                 raise ComponentLoadError(
                     f"{place} takes component `{name}` from the library `{library}`; only classes of "
-                    f"{' and '.join(_LIBRARIES)} are loaded. Load it yourself, and give it to "
-                    f"`pipe.update_components({name}=...)`"
+                    f"{' and '.join(_LIBRARIES)}, and those that the blocks name, are loaded. Load it yourself, and "
+                    f"give it to `pipe.update_components({name}=...)`"
                 )
             library = within
         module = importlib.import_module(library)
         found = getattr(module, class_name, None)
         if not isinstance(found, type):
             raise ComponentLoadError(
-                f"{place} says that component `{name}` is a `{class_name}`, which {library} does not have"
-                f"{did_you_mean(class_name, [known for known in dir(module) if known[0].isupper()])}"
+                f"{place} says that component `{name}` is {article(class_name)} `{class_name}`, which {library} "
+                f"{getattr(module, '__version__', '')} does not have"
+                f"{did_you_mean(class_name, [known for known in dir(module) if known[0].isupper()])}{self._written_by}"
             )
         return found
+
+    @property
+    def _place(self) -> str:
+        return f"{self.file} of {self.repository}"
+
+    @property
+    def _written_by(self) -> str:
+        import diffusers
+
+        known = self.version in (None, diffusers.__version__)
+        return "" if known else f"; the index was written by diffusers {self.version}"
 
 
 def read_index(repository: Repository) -> PipelineIndex | None:
@@ -129,10 +179,37 @@ def _index(repository: Repository, file: str, values: dict[str, Any]) -> Pipelin
         if not isinstance(values.get(key), (str, type(None))):
             raise ComponentLoadError(f"{file} of {repository} has {brief(values[key])} as `{key}`; it must be a name")
     return PipelineIndex(
-        repository, file, values.get("_class_name"), values.get("_blocks_class_name"), components, configs
+        repository,
+        file,
+        values.get("_class_name"),
+        values.get("_blocks_class_name"),
+        components,
+        configs,
+        values.get(CREATED) or {},
+        values.get("_diffusers_version"),
     )
 
 
 def _is_component(value: list[Any]) -> bool:
     names = all(name is None or isinstance(name, str) for name in value[:2])
     return names and (len(value) == 2 or isinstance(value[2], dict))
+
+
+def _is_called(cls: Any, library: str | None, class_name: str) -> bool:
+    """Whether an index means a class that the blocks name."""
+    return (
+        isinstance(cls, type)
+        and cls.__name__ == class_name
+        and library in (cls.__module__, cls.__module__.split(".")[0])
+    )
+
+
+def _is_here(folder: Path, cls: Any) -> bool:
+    """Whether the files of a component are in a folder."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    if cls is None or kind_of_component(cls) == "model":
+        return any(name.endswith((".safetensors", ".bin")) for name in names)
+    config = getattr(cls, "config_name", None)
+    return config in names if config is not None else any("config" in name for name in names)

@@ -1,10 +1,13 @@
 """The public names under the path that users of `diffusers.modular_pipelines` know."""
 
+from loopwright.modular_pipelines.components_manager import ComponentsManager
 from loopwright.modular_pipelines.modular_pipeline import (
     AutoPipelineBlocks,
     BlockState,
     ConditionalPipelineBlocks,
+    IterativePipelineBlocks,
     LoopSequentialPipelineBlocks,
+    ModularLoopPipelineBlocks,
     ModularPipeline,
     ModularPipelineBlocks,
     PipelineState,
@@ -22,11 +25,14 @@ __all__ = [
     "AutoPipelineBlocks",
     "BlockState",
     "ComponentSpec",
+    "ComponentsManager",
     "ConditionalPipelineBlocks",
     "ConfigSpec",
     "InputParam",
     "InsertableDict",
+    "IterativePipelineBlocks",
     "LoopSequentialPipelineBlocks",
+    "ModularLoopPipelineBlocks",
     "ModularPipeline",
     "ModularPipelineBlocks",
     "OutputParam",

@@ -3,7 +3,9 @@
 from loopwright.blocks import (
     AutoPipelineBlocks,
     ConditionalPipelineBlocks,
+    IterativePipelineBlocks,
     LoopSequentialPipelineBlocks,
+    ModularLoopPipelineBlocks,
     ModularPipelineBlocks,
     SequentialPipelineBlocks,
 )
@@ -14,7 +16,9 @@ __all__ = [
     "AutoPipelineBlocks",
     "BlockState",
     "ConditionalPipelineBlocks",
+    "IterativePipelineBlocks",
     "LoopSequentialPipelineBlocks",
+    "ModularLoopPipelineBlocks",
     "ModularPipeline",
     "ModularPipelineBlocks",
     "PipelineState",

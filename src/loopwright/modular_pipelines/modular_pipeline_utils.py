@@ -11,11 +11,13 @@ from loopwright.blocks.documentation import (
 )
 from loopwright.blocks.facts import combine_inputs, combine_outputs
 from loopwright.blocks.sub_blocks import InsertableDict
+from loopwright.components.model_card import MODULAR_MODEL_CARD_TEMPLATE, generate_modular_model_card_content
 from loopwright.params import INPUT_PARAM_TEMPLATES, OUTPUT_PARAM_TEMPLATES, InputParam, OutputParam
 from loopwright.specs import ComponentSpec, ConfigSpec
 
 __all__ = [
     "INPUT_PARAM_TEMPLATES",
+    "MODULAR_MODEL_CARD_TEMPLATE",
     "OUTPUT_PARAM_TEMPLATES",
     "ComponentSpec",
     "ConfigSpec",
@@ -30,5 +32,6 @@ __all__ = [
     "format_output_params",
     "format_params",
     "format_workflow",
+    "generate_modular_model_card_content",
     "make_doc_string",
 ]

@@ -8,8 +8,9 @@ from dataclasses import InitVar, dataclass, field
 from typing import Any, Literal, Self
 
 from loopwright.errors import ComponentLoadError, DefinitionError, brief, did_you_mean
+from loopwright.specs.loading import Place, load_component
 
-__all__ = ["ComponentSpec", "ConfigSpec"]
+__all__ = ["LOADING_FIELDS", "ComponentSpec", "ConfigSpec"]
 
 LOADING_FIELDS = ("pretrained_model_name_or_path", "subfolder", "variant", "revision")
 
@@ -167,50 +168,26 @@ class ComponentSpec:
         """Load the component with the `from_pretrained` of its class, or `from_single_file` for a weights file.
 
         Args:
-            **kwargs: a loading field replaces that of the spec, which remembers it; the rest goes to the class.
+            **kwargs: a loading field replaces that of the spec, which remembers it; the rest goes to the class. What
+                only models take (`dtype`, `device_map`, `quantization_config`) is not given to others.
 
         Raises:
-            ComponentLoadError: the spec names no place to load from, or the loading failed; the cause is chained.
+            ComponentLoadError: the spec names no place to load from, or the loading failed; the message names the
+                file and what is wrong with it, and the cause is chained. Weights that lack a part of the model count as
+                failed.
         """
-        if "torch_dtype" in kwargs:
-            kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
-        place = {name: kwargs.pop(name, getattr(self, name)) for name in LOADING_FIELDS}
-        source = place.pop("pretrained_model_name_or_path")
+        fields = {name: kwargs.pop(name, getattr(self, name)) for name in LOADING_FIELDS}
+        source = fields["pretrained_model_name_or_path"]
         if source is None:
             hint = f", {self.type_hint.__name__}" if isinstance(self.type_hint, type) else ""
             raise ComponentLoadError(
                 f"component `{self.name}` cannot be loaded, as its `ComponentSpec` does not say from where: name a "
                 f"repository or a folder, as in `ComponentSpec({self.name!r}{hint}, repo='owner/model')`"
             )
-
-        import torch
-        from diffusers import AutoModel
-        from diffusers.loaders.single_file_utils import _is_single_file_path_or_url
-
-        from_file = _is_single_file_path_or_url(source)
-        if self.type_hint is None and from_file:
-            raise ComponentLoadError(
-                f"component `{self.name}` is loaded from a single file: its spec needs a `type_hint`"
-            )
-        loader = AutoModel if self.type_hint is None else self.type_hint
-        if isinstance(loader, type) and not issubclass(loader, (torch.nn.Module, AutoModel)):
-            kwargs.pop("dtype", None)  # a tokenizer would keep it, and could not be saved then
-        method = "from_single_file" if from_file else "from_pretrained"
-        if not hasattr(loader, method):
-            raise ComponentLoadError(
-                f"component `{self.name}` ({loader.__name__}) cannot be loaded: the class has no `{method}`; make the "
-                f"component yourself, and give it to `pipe.update_components({self.name}=...)`"
-            )
-        try:
-            component = getattr(loader, method)(source, **place, **kwargs)
-        except Exception as error:
-            where = f"{source}/{place['subfolder']}" if place["subfolder"] else str(source)
-            raise ComponentLoadError(
-                f"component `{self.name}` ({loader.__name__}) could not be loaded from {where}: {error}"
-            ) from error
+        place = Place(str(source), fields["subfolder"], fields["variant"], fields["revision"])
+        component = load_component(str(self.name), self.type_hint, place, kwargs)
         self.type_hint = self.type_hint or type(component)
-        self.pretrained_model_name_or_path = source
-        for name, value in place.items():
+        for name, value in fields.items():
             setattr(self, name, value)
         component._diffusers_load_id = self.load_id
         return component

@@ -1,17 +1,42 @@
-"""Where a pipeline is kept: a folder on this machine, or a repository on the hub."""
+"""Where pipelines and components are kept: a folder on this machine, or a repository on the hub."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from loopwright.errors import ComponentLoadError, brief
 
-__all__ = ["Repository"]
+__all__ = ["HUB_OPTIONS", "Place", "Repository"]
 
 # what users may say about a repository on the hub
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one component comes from.
+
+    Attributes:
+        source: a folder, the name of a repository, or a file of weights.
+        subfolder: the folder in it.
+        variant: the variant of the weights.
+        revision: the revision of the repository.
+    """
+
+    source: str
+    subfolder: str | None = None
+    variant: str | None = None
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.subfolder}" if self.subfolder else self.source
+
+    def file(self, name: str) -> str:
+        """The name of a file of the component in the repository."""
+        return f"{self.subfolder}/{name}" if self.subfolder else name
 
 
 class Repository:
@@ -23,12 +48,14 @@ class Repository:
 
     Attributes:
         revision: the commit that the first file was found at, so that all others come from the same; None for a folder.
+        is_reached: False once the hub could not be reached: then only what was downloaded before is known of.
     """
 
     def __init__(self, source: Any, **options: Any) -> None:
         self.source = str(source)
         self.options = options
         self.revision: str | None = options.pop("revision", None)
+        self.is_reached = True
         self.folder = Path(source) if Path(source).is_dir() else None
         if self.folder is None and (self.source.count("/") != 1 or self.source[0] in "./~"):
             raise ComponentLoadError(
@@ -74,6 +101,9 @@ class Repository:
         except RevisionNotFoundError as error:
             raise ComponentLoadError(f"the repository {self} has no revision `{self.revision}`") from error
         except LocalEntryNotFoundError as error:
+            if self._is_on_this_machine():
+                self.is_reached = False
+                return None  # as far as can be known
             raise ComponentLoadError(
                 f"{name} of the repository {self} is not on this machine, and the hub cannot be reached: connect to "
                 f"the network, or give a folder that holds the pipeline"
@@ -84,6 +114,18 @@ class Repository:
             raise ComponentLoadError(f"{name} of the repository {self} could not be downloaded: {error}") from error
         self.revision = _commit_of(path) or self.revision
         return path
+
+    def _is_on_this_machine(self) -> bool:
+        """Whether files of the repository were downloaded before, at this revision."""
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        options = {"cache_dir": self.options.get("cache_dir"), "revision": self.revision}
+        try:
+            snapshot_download(self.source, local_files_only=True, **options)
+        except LocalEntryNotFoundError:
+            return False
+        return True
 
     def json(self, name: str) -> dict[str, Any] | None:
         """The object in a JSON file; None if the repository has no such file.

@@ -1,0 +1,145 @@
+"""Models whose calls pass a gate, so that it is known which runs work with them.
+
+A model is guarded while a run needs that, and for as long as it is offloaded. Its own methods are wrapped; the model
+stays what it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache, partial, update_wrapper
+from typing import Any
+
+import torch
+from diffusers.models.cache_utils import CacheMixin
+
+from loopwright.components.turns import alone, together
+
+__all__ = ["KEEPS_VALUES", "guard", "is_cached", "keeps_values", "unguard", "unguarded"]
+
+# What calls of a model go through.
+_CALLS = ("decode", "encode", "forward", "generate")
+
+# Models that keep values on themselves while they work serve one call at a time. By the names of classes, so that none
+# of them has to be imported: the methods that do it.
+KEEPS_VALUES = {
+    "AutoencoderKLQwenImage": ("decode", "encode", "forward"),
+    "AutoencoderKLQwenImage21": ("decode", "encode", "forward"),
+    "AutoencoderKLWan": ("decode", "encode", "forward"),
+}
+# The models that read text and images keep the positions that an image takes, for the tokens that come after it.
+_KEEPS_POSITIONS = "rope_deltas"
+
+
+@lru_cache(maxsize=1024)
+def _methods_of(cls: Any) -> tuple[str, ...]:
+    return next((KEEPS_VALUES[base.__name__] for base in cls.__mro__ if base.__name__ in KEEPS_VALUES), ())
+
+
+def keeps_values(model: torch.nn.Module) -> tuple[str, ...]:
+    """The methods of a model that keep values on it."""
+    cls: Any = type(model)
+    inner = model._modules.get("model")
+    if _KEEPS_POSITIONS in vars(model) or (inner is not None and _KEEPS_POSITIONS in vars(inner)):
+        return ("forward", "generate")
+    return _methods_of(cls)
+
+
+def is_cached(model: Any) -> bool:
+    """Whether a model keeps what it predicted in one iteration for the next."""
+    return isinstance(model, CacheMixin) and model.is_cache_enabled
+
+
+class _Guard:
+    """The methods of a model, wrapped on the instance.
+
+    Attributes:
+        users: how many need it.
+        before: called before each call of the model, None if nothing is.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.users = 0
+        self.before: Callable[[], None] | None = None
+        self._model = model
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
+
+    def put_on(self) -> None:
+        own = vars(self._model)
+        for name in _CALLS:
+            if callable(getattr(type(self._model), name, None)):
+                # a partial, which a copy of the model gets with the copy in the model's place
+                method = getattr(self._model, name)
+                wrapped = update_wrapper(partial(_pass_gate, self._model, name, method), method)
+                self._wrapped[name] = wrapped, own.get(name)
+                own[name] = wrapped
+
+    def take_off(self) -> None:
+        own = vars(self._model)
+        while self._wrapped:
+            name, (wrapped, before) = self._wrapped.popitem()
+            # somebody may have wrapped it again meanwhile, and then it stays
+            if own.get(name) is wrapped:
+                if before is None:
+                    del own[name]
+                else:
+                    own[name] = before
+
+
+_lock = threading.Lock()
+_guards: dict[torch.nn.Module, _Guard] = {}
+
+
+def _pass_gate(model: torch.nn.Module, name: str, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Call a method of a model when its turn has come."""
+    with ExitStack() as stack:
+        if name in keeps_values(model) or is_cached(model):
+            stack.enter_context(alone([model]))
+        stack.enter_context(together(model))
+        guard = _guards.get(model)
+        if guard is not None and guard.before is not None:
+            guard.before()
+        return method(*args, **kwargs)
+
+
+def guard(model: torch.nn.Module, before: Callable[[], None] | None = None) -> None:
+    """Make the calls of a model wait for their turn, until `unguard` has been called as often.
+
+    Args:
+        model: the model.
+        before: to be called before each call of the model.
+    """
+    with _lock:
+        made = _guards.get(model)
+        if made is None:
+            made = _guards[model] = _Guard(model)
+            made.put_on()
+        made.users += 1
+        made.before = before or made.before
+
+
+def unguard(model: torch.nn.Module, before: Callable[[], None] | None = None) -> None:
+    """Take back a call of `guard`."""
+    with _lock:
+        made = _guards[model]
+        made.users -= 1
+        if before is not None:
+            made.before = None
+        if not made.users:
+            _guards.pop(model).take_off()
+
+
+@contextmanager
+def unguarded(model: torch.nn.Module) -> Iterator[None]:
+    """For code that wraps methods of a model by itself: they are as they would be without a guard."""
+    with _lock:
+        made = _guards.get(model)
+        if made is not None:
+            made.take_off()
+        try:
+            yield
+        finally:
+            if made is not None:
+                made.put_on()
