@@ -1,4 +1,4 @@
-"""The command line: `loopwright generate`, `morph`, `resume`, `trace`, `describe` and `check`.
+"""The command line: `loopwright generate`, `morph`, `resume`, `serve`, `jobs`, `keys`, `trace`, `describe` and `check`.
 
 A user's mistake is one line on stderr and exit code 2; Ctrl-C is exit code 130. Torch, diffusers and transformers are
 imported by the commands that need them, after the arguments were checked.
@@ -18,7 +18,10 @@ from loopwright.errors import LoopwrightError, nearest
 
 from .generate import generate, morph
 from .inspection import check, describe
+from .jobs import jobs
+from .keys import keys
 from .resume import resume
+from .serve import serve
 from .trace import trace
 
 __all__ = ["app", "main"]
@@ -29,8 +32,10 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for command in (generate, morph, resume, trace, describe, check):
+for command in (generate, morph, resume, serve, trace, describe, check):
     app.command()(command)
+for group in (jobs, keys):
+    app.add_typer(group, name=str(group.info.name))
 
 
 def _show_version(wanted: bool) -> None:

@@ -16,7 +16,7 @@ from loopwright.errors import InvalidInputError, did_you_mean, kind_of
 
 from .arguments import writable_path
 
-__all__ = ["check", "describe"]
+__all__ = ["check", "describe", "import_target"]
 
 _SUFFIX_OF = {"text": ".txt", "mermaid": ".mmd", "html": ".html"}
 
@@ -108,7 +108,7 @@ def _blocks(target: str | None, workflow: str | None) -> Any:
 
         found: Any = AutoImageBlocks()
     else:
-        found = _import(target)
+        found = import_target(target)
     if isinstance(found, type):
         found = _instance(str(target), found)
     found = getattr(found, "blocks", found)
@@ -116,10 +116,19 @@ def _blocks(target: str | None, workflow: str | None) -> Any:
         raise InvalidInputError(
             f"{target} is {kind_of(found)}; it must be a class or an instance of blocks, or a pipeline"
         )
-    return found if workflow is None else found.get_workflow(workflow)
+    from loopwright.blocks.sub_blocks import as_block
+
+    # those of diffusers become ours
+    blocks = as_block(found, str(target))
+    return blocks if workflow is None else blocks.get_workflow(workflow)
 
 
-def _import(target: str) -> Any:
+def import_target(target: str) -> Any:
+    """What `module:attribute` names.
+
+    Raises:
+        InvalidInputError: it is not of that form, or there is no such module or attribute.
+    """
     module_name, separator, attribute = target.partition(":")
     if not (separator and module_name and attribute):
         raise InvalidInputError(f"{target!r} is not of the form module:attribute, such as my_blocks:Denoise")
