@@ -37,6 +37,7 @@ BENCHMARKS = {
     "iterations": Benchmark("calls", 25),
     "sequences": Benchmark("calls", 25),
     "empty_loop": Benchmark("calls", 25),
+    "converted": Benchmark("families", 25),
     "inputs": Benchmark("tree", 15),
     "imports": Benchmark("processes", 5),
     "generate": Benchmark("processes", 5, needs_model=True),

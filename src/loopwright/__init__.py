@@ -19,6 +19,7 @@ from loopwright.specs import ComponentSpec, ConfigSpec
 from loopwright.state import BlockState, PipelineState
 
 if TYPE_CHECKING:
+    from loopwright.components import ComponentsManager
     from loopwright.pipeline import ModularPipeline
     from loopwright.run import Checkpoint
 
@@ -29,6 +30,7 @@ __all__ = [
     "BlockState",
     "Checkpoint",
     "ComponentSpec",
+    "ComponentsManager",
     "ConditionalPipelineBlocks",
     "ConfigSpec",
     "Finding",
@@ -48,6 +50,9 @@ __all__ = [
 _registry.provide("pipeline", "loopwright.pipeline:ModularPipeline")
 _registry.provide("blocks by name", "loopwright.bridge:blocks_by_name")
 _registry.provide("blocks of a repository", "loopwright.bridge:blocks_of_repository")
+_registry.provide("config of blocks", "loopwright.bridge:config_of_blocks")
+_registry.provide("loading blocks", "loopwright.bridge:load_blocks")
+_registry.provide("saving blocks", "loopwright.components:save_blocks")
 _registry.provide("bridged", "loopwright.bridge:bridged")
 _registry.provide("describe", "loopwright.describe:describe")
 
@@ -58,6 +63,10 @@ def __getattr__(name: str) -> Any:
         from loopwright.pipeline import ModularPipeline
 
         return ModularPipeline
+    if name == "ComponentsManager":
+        from loopwright.components import ComponentsManager
+
+        return ComponentsManager
     if name == "Checkpoint":
         from loopwright.run import Checkpoint
 

@@ -18,6 +18,7 @@ from loopwright.blocks import (
 from loopwright.blocks.dataflow import carried_values, readers_and_writers
 from loopwright.blocks.declarations import declaration_mistakes, misspelt_attributes, signature_mistake
 from loopwright.blocks.documentation import type_name
+from loopwright.blocks.loop import hides_loop
 from loopwright.blocks.loop_mistakes import loop_mistakes
 from loopwright.blocks.source import keeps_block_state
 from loopwright.blocks.sub_blocks import as_block
@@ -79,6 +80,7 @@ def check(blocks: Any) -> list[Finding]:
 
     Notes:
         loop-carried: a value that a loop carries from one iteration to the next.
+        hidden-loop: a block that is no loop goes through iterations by itself.
         unread-output: an output that no block reads.
 
     Args:
@@ -103,6 +105,7 @@ def check(blocks: Any) -> list[Finding]:
         *_clashes(tree),
         *_near_misses(tree),
         *_carried(tree),
+        *_hidden_loops(tree),
         *_unread(tree),
     ]
     order = {"error": 0, "warning": 1, "note": 2}
@@ -350,6 +353,19 @@ def _carried(tree: ModularPipelineBlocks) -> Iterator[Finding]:
                     f"{_listed(value.readers)} reads it",
                     f"the first iteration reads the loop's input `{value.name}`",
                 )
+
+
+def _hidden_loops(tree: ModularPipelineBlocks) -> Iterator[Finding]:
+    for path, block in walk(tree):
+        if hides_loop(block):
+            yield Finding(
+                "hidden-loop",
+                "note",
+                path,
+                f"`{type(block).__name__}` has a loop inside: its iterations are no events and are not saved",
+                "cancel, pause and timeout act in it at each call of a model; for more, make it a "
+                "`LoopSequentialPipelineBlocks`",
+            )
 
 
 def _unread(tree: ModularPipelineBlocks) -> Iterator[Finding]:

@@ -12,6 +12,7 @@
     ├── UnknownComponentError (TypeError)   a component or configuration value that no block expects
     ├── MissingComponentError (ValueError)  a component is needed and was not loaded
     ├── ComponentLoadError (ValueError)     a component could not be created or loaded
+    ├── ComponentSaveError (ValueError)     a component, a pipeline or blocks could not be saved or pushed
     ├── UnknownNameError (KeyError, ValueError)   no workflow, block or template of that name
     ├── UnknownValueError (KeyError, AttributeError)   a state holds no value of that name
     ├── OutputNotSetError (ValueError)      a block declared an output and did not set it
@@ -21,7 +22,9 @@
     │   └── UnsavableValueError (TypeError)   a value of the run cannot be saved
     ├── RunCancelledError (RuntimeError)    the result of a run was asked for that was cancelled
     ├── RunStateError (RuntimeError)        a run is not in a state in which it can do what it was asked for
-    └── RunTimeoutError (TimeoutError)      a run took longer than its `timeout`
+    ├── RunTimeoutError (TimeoutError)      a run took longer than its `timeout`
+    ├── RequestRefusedError (ValueError)    a server does not do what a request asks for
+    └── StorageError (OSError)              the data folder of a server cannot be read or written
 
 An exception that a block raises by itself is not wrapped: it reaches the caller as it is, with a note of where it
 happened, and with `error.loopwright`, a `BlockLocation`, for code that wants to know.
@@ -41,6 +44,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointMismatchError",
     "ComponentLoadError",
+    "ComponentSaveError",
     "DefinitionError",
     "InvalidInputError",
     "LoopVariableError",
@@ -49,9 +53,11 @@ __all__ = [
     "MissingInputError",
     "NotDefinedError",
     "OutputNotSetError",
+    "RequestRefusedError",
     "RunCancelledError",
     "RunStateError",
     "RunTimeoutError",
+    "StorageError",
     "UnknownComponentError",
     "UnknownInputError",
     "UnknownNameError",
@@ -144,6 +150,10 @@ class ComponentLoadError(LoopwrightError, ValueError):
     """A component could not be created or loaded."""
 
 
+class ComponentSaveError(LoopwrightError, ValueError):
+    """A component, a pipeline or blocks could not be saved, or not be pushed to the hub."""
+
+
 class UnknownNameError(LoopwrightError, KeyError, ValueError):
     """No workflow, block or template of that name."""
 
@@ -204,6 +214,43 @@ class RunStateError(LoopwrightError, RuntimeError):
 
 class RunTimeoutError(LoopwrightError, TimeoutError):
     """A run took longer than its `timeout`."""
+
+
+class RequestRefusedError(LoopwrightError, ValueError):
+    """A server does not do what a request asks for.
+
+    Args:
+        message: what is wrong, and what to write instead.
+        status: the status of the HTTP answer.
+        code: one word for programs, such as `unknown_input`.
+        param: the part of the request that is wrong, None if it is no single one.
+        retry_after: seconds after which the same request may be taken; None if there is no use in that.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str = "invalid_value",
+        param: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param, self.retry_after = status, code, param, retry_after
+
+
+class StorageError(LoopwrightError, OSError):
+    """The data folder of a server cannot be read or written.
+
+    Args:
+        message: what is wrong.
+        is_full: whether the disk is full.
+    """
+
+    def __init__(self, message: str, is_full: bool = False) -> None:
+        super().__init__(message)
+        self.is_full = is_full
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:

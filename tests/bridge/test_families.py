@@ -1,126 +1,34 @@
-"""Every family of diffusers, on tiny components: the bits of diffusers, watched, cut short, resumed, side by side."""
+"""Every family of diffusers, on tiny components: the bits of diffusers, watched, cut short, resumed, side by side.
+
+The main workflow of each family is tested always, and so are those that are hard in a way of their own; all others by
+`make families-thorough`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
-import PIL.Image
 import pytest
 import torch
 
 from loopwright import Checkpoint
-from loopwright.bridge import from_diffusers
-from loopwright.errors import RunCancelledError
-from tests.bridge.families import ALL, NOT_RUN
+from loopwright.errors import RunCancelledError, UnsavableValueError
+from tests.bridge.families import ALL, FAMILIES, MAIN, NOT_RUN, SHORT
 from tests.bridge.families.case import Case
+from tests.bridge.families.running import Family, differing, distance, made, requests, same_bits
+from tests.bridge.test_presets import PRESETS
+from tools.family_table import CLOSE, ONE, OTHER, SAME
 
-FAMILIES = list(diffusers.modular_pipelines.modular_pipeline.MODULAR_PIPELINE_MAPPING)
-
-
-class Calls:
-    """Counts the calls of models by the names of the components.
-
-    Args:
-        components: the components of a pipeline.
-    """
-
-    def __init__(self, components: dict[str, Any]) -> None:
-        self.names: list[str] = []
-        for name, component in components.items():
-            if isinstance(component, torch.nn.Module):
-                # an autoencoder is called by other methods than `forward`
-                for part in [component, *(getattr(component, part, None) for part in ("encoder", "decoder"))]:
-                    if isinstance(part, torch.nn.Module):
-                        part.register_forward_pre_hook(self._noting(name))
-
-    def _noting(self, name: str) -> Any:
-        return lambda *_: self.names.append(name)
+CASES = [pytest.param(case, id=str(case), marks=[] if case in SHORT else [pytest.mark.exhaustive]) for case in ALL]
 
 
-class Family:
-    """A case, with its pipeline in diffusers and here, and what calls of ours gave."""
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        blocks = getattr(diffusers, case.blocks)()
-        blocks = blocks if case.workflow is None else blocks.get_workflow(case.workflow)
-        for name in case.remove:
-            blocks.sub_blocks.pop(name)
-        self.theirs = blocks.init_pipeline()
-        self.pipe = from_diffusers(blocks).init_pipeline()
-        known = {*self.theirs._component_specs, *self.theirs._config_specs}
-        # made twice: those with weight normalization cannot be copied
-        for pipe in (self.theirs, self.pipe):
-            given = case.components().items()
-            pipe.update_components(**{name: component for name, component in given if name in known})
-            pipe.set_progress_bar_config(disable=True)
-        self.calls = Calls(self.pipe.components)
-
-    @cached_property
-    def result(self) -> Any:
-        return self.pipe(**self.case.call())
-
-    @cached_property
-    def calls_of_result(self) -> list[str]:
-        before = len(self.calls.names)
-        self.pipe(**self.case.call())
-        return self.calls.names[before:]
-
-    @cached_property
-    def other_prompt(self) -> Any:
-        return self.pipe(**self.case.call(prompt=1))
-
-    @cached_property
-    def other_seed(self) -> Any:
-        return self.pipe(**self.case.call(seed=1))
-
-
-@pytest.fixture(scope="module", params=ALL, ids=str)
+@pytest.fixture(scope="module", params=CASES)
 def family(request: pytest.FixtureRequest) -> Iterator[Family]:
     return Family(request.param)
-
-
-def tensors(value: Any, path: str = "") -> dict[str, torch.Tensor]:
-    """All tensors, arrays and pictures in a value, by where they are."""
-    if isinstance(value, torch.Tensor):
-        return {path: value}
-    if isinstance(value, (np.ndarray, PIL.Image.Image)):
-        return {path: torch.from_numpy(np.array(value))}
-    if isinstance(value, dict):
-        items = list(value.items())
-    elif isinstance(value, (list, tuple)):
-        items = list(enumerate(value))
-    else:
-        return {}
-    return {where: found for key, part in items for where, found in tensors(part, f"{path}.{key}").items()}
-
-
-def differing(one: Any, other: Any) -> list[str]:
-    """Where the values of two states differ."""
-    ones, others = tensors(one.values), tensors(other.values)
-    return [
-        path
-        for path in {**ones, **others}
-        if path not in ones
-        or path not in others
-        or ones[path].dtype != others[path].dtype
-        or not torch.equal(ones[path], others[path])
-    ]
-
-
-def made(state: Any) -> list[torch.Tensor]:
-    """What a run was for: its pictures, frames or sounds."""
-    names = ("images", "videos", "audio", "audios", "sound")
-    return list(tensors({name: state.values[name] for name in names if name in state.values}).values())
-
-
-def same_bits(one: Any, other: Any) -> bool:
-    return len(made(one)) == len(made(other)) and all(map(torch.equal, made(one), made(other)))
 
 
 def test_a_family_gives_the_bits_of_diffusers(family: Family) -> None:
@@ -134,20 +42,20 @@ def test_a_family_gives_the_bits_of_diffusers(family: Family) -> None:
 def test_a_watched_run_gives_the_same_bits_with_one_event_per_iteration(family: Family) -> None:
     run = family.pipe.stream(**family.case.call())
     events = [(event.index, event.total) for event in run]
-    count = family.case.steps if family.case.iterations is None else family.case.iterations
-    assert len(events) == count
+    assert len(events) == family.case.total
     assert differing(run.result(), family.result) == []
 
 
 def test_a_cancelled_run_is_resumed_with_the_calls_that_were_left(family: Family, tmp_path: Path) -> None:
-    if not family.case.resumes:
-        pytest.skip("its loop is within a leaf")
+    if family.case.not_resumed:
+        with pytest.raises(UnsavableValueError):
+            family.pipe(**family.case.call(), checkpoint=Checkpoint(tmp_path / "run"))
+        return
     expected = family.calls_of_result
     before = len(family.calls.names)
     run = family.pipe.start(**family.case.call(), checkpoint=Checkpoint(tmp_path / "run"))
-    count = family.case.steps if family.case.iterations is None else family.case.iterations
     for number, _ in enumerate(run, 1):
-        if number == (count + 1) // 2:
+        if number == (family.case.total + 1) // 2:
             run.cancel()
             break
     with pytest.raises(RunCancelledError):
@@ -171,6 +79,56 @@ def test_two_runs_at_the_same_time_give_the_bits_that_each_gives_alone(family: F
     assert differing(other.result(), family.other_seed) == []
 
 
+def test_the_hard_cases_are_hard() -> None:
+    """Two transformers with a boundary; a guider with momentum; chunks; a scheduler that a leaf makes; caches."""
+    hard = {str(case): case for case in SHORT}
+
+    def watched(name: str) -> tuple[Family, Any, list[Any]]:
+        family = Family(hard[name])
+        run = family.pipe.stream(**family.case.call())
+        return family, run, [event.state for event in run]
+
+    both, run, _ = watched("Wan22")
+    assert isinstance(run.components.scheduler, diffusers.UniPCMultistepScheduler)
+    assert {"transformer", "transformer_2"} <= {*both.calls_of_result}
+    _, run, _ = watched("Wan-apg")
+    assert isinstance(run.components.guider.momentum_buffer.running_average, torch.Tensor)
+    _, _, states = watched("HeliosAuto-text2video")
+    assert [state["num_latent_chunk"] for state in states] == [3, 3, 3]
+    _, run, states = watched("LTX2Auto-text2video")
+    assert states[0]["audio_scheduler"] is not run.components.scheduler
+    _, _, states = watched("QwenImage21Auto-text2image")
+    assert states[0]["kv_caches"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("case", MAIN, ids=str)
+def test_two_requests_in_one_call_give_the_bits_of_diffusers_or_are_refused_alike(
+    case: Case, record_property: Callable[[str, object], None]
+) -> None:
+    family = Family(case)
+    try:
+        theirs = family.theirs(**requests(case, 0, 1))
+    except Exception as error:
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            family.pipe(**requests(case, 0, 1))
+        record_property("batch", ONE)
+        return
+    together = family.pipe(**requests(case, 0, 1))
+    assert differing(together, theirs) == []
+    farthest = distance(together, [family.pipe(**requests(case, seed)) for seed in (0, 1)])
+    record_property("batch", SAME if not farthest else CLOSE if farthest < 1e-4 else OTHER)
+
+
+def test_each_workflow_of_each_preset_is_run() -> None:
+    run = {(case.blocks, case.workflow) for case in ALL}
+    for name in PRESETS:
+        blocks = getattr(diffusers, name)
+        for workflow in blocks._workflow_map or [None]:
+            assert (name, workflow) in run
+
+
 def test_each_family_is_run_or_has_a_reason() -> None:
-    assert {case.family for case in ALL} | NOT_RUN.keys() == {*FAMILIES}
-    assert not {case.family for case in ALL} & NOT_RUN.keys()
+    run = {case.family for case in ALL}
+    assert run | NOT_RUN.keys() == {*FAMILIES}
+    assert not run & NOT_RUN.keys()

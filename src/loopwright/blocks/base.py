@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 from loopwright.blocks import documentation, epoch, facts
 from loopwright.blocks.declarations import require_declarations
 from loopwright.blocks.registry import provided
+from loopwright.blocks.stored import StoredBlocks
 from loopwright.blocks.sub_blocks import SubBlocks, refuse_cycle
 from loopwright.errors import (
     BlockTypeError,
@@ -38,7 +39,7 @@ class Description:
         return self if block is None else self._compute(block)
 
 
-class ModularPipelineBlocks:
+class ModularPipelineBlocks(StoredBlocks):
     """A step of a pipeline: what it reads and writes, what it works with, and `__call__`, which does the work.
 
     A subclass declares `inputs`, `intermediate_outputs`, `expected_components`, `expected_configs` and `description`,

@@ -8,10 +8,11 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from loopwright.blocks.base import ModularPipelineBlocks
 from loopwright.blocks.composite import CompositePipelineBlocks, check_returned
 from loopwright.blocks.driving import current_driver, driver_of
 from loopwright.blocks.facts import combine_outputs, first_of_each, outside_reads, union, walk
-from loopwright.blocks.source import given_variables
+from loopwright.blocks.source import given_variables, has_loop_inside
 from loopwright.blocks.variables import RESERVED_VARIABLES, reserved_variable
 from loopwright.errors import (
     DefinitionError,
@@ -27,7 +28,7 @@ from loopwright.params import InputParam, OutputParam
 from loopwright.specs import ComponentSpec, ConfigSpec
 from loopwright.state import BlockState, loop_record
 
-__all__ = ["LoopSequentialPipelineBlocks"]
+__all__ = ["LoopSequentialPipelineBlocks", "hides_loop"]
 
 
 class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
@@ -102,7 +103,7 @@ class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
         value that one block requires is required of the loop as soon as some reader has no default for it.
         """
         own, blocks = self.loop_inputs, self.sub_blocks.values()
-        given = self.loop_variables.difference(param.name for param in own if param.name is not None)
+        given = frozenset(self.loop_variables).difference(param.name for param in own if param.name is not None)
         required = {*self.loop_required_inputs, *(name for block in blocks for name in block.required_inputs)}
         return [
             replace(param, required=param.required or (param.default is None and param.name in required))
@@ -327,3 +328,11 @@ class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
             if name not in known:
                 raise UnknownInputError(f"a progress bar takes no `{name}` here{did_you_mean(name, known)}")
         self._progress_bar_config = kwargs
+
+
+def hides_loop(block: ModularPipelineBlocks) -> bool:
+    """Whether a block that is no loop goes through iterations by itself, by its source.
+
+    A run does not see them: they are neither events nor saved, and what ends or pauses it acts at calls of models.
+    """
+    return not isinstance(block, LoopSequentialPipelineBlocks) and has_loop_inside(type(block), ModularPipelineBlocks)

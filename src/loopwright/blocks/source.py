@@ -19,6 +19,7 @@ __all__ = [
     "GivenVariables",
     "StateAccess",
     "given_variables",
+    "has_loop_inside",
     "keeps_block_state",
     "positional_steps",
     "state_access",
@@ -212,6 +213,53 @@ def keeps_block_state(block_class: type, base: type) -> bool:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
         )
     return "get_block_state" in called and not called & {"set_block_state", "set"}
+
+
+def has_loop_inside(block_class: type, base: type) -> bool:
+    """Whether a block that is no loop goes through iterations by itself, where nobody sees them.
+
+    A leaf does so if it moves a scheduler in a `for` or `while`, a composite if its own `__call__` runs its blocks in
+    one.
+
+    Args:
+        block_class: the class of the block.
+        base: the class whose methods are not the block's own.
+    """
+    functions = [function for method in _own_methods(block_class, base) if (function := _function(method)) is not None]
+    if any(_moves_scheduler(loop) for function in functions for loop in _for_and_while(function)):
+        return True
+    call = _function(block_class.__call__)
+    return call is not None and any(_runs_blocks(loop) for loop in _for_and_while(call))
+
+
+def _for_and_while(function: ast.FunctionDef) -> Iterator[ast.For | ast.While]:
+    return (node for node in ast.walk(function) if isinstance(node, (ast.For, ast.While)))
+
+
+def _moves_scheduler(loop: ast.For | ast.While) -> bool:
+    """Whether a scheduler makes a step in a loop: `components.scheduler.step(...)`."""
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "step"
+        and "scheduler" in ast.unparse(node.func.value)
+        for node in ast.walk(loop)
+    )
+
+
+def _runs_blocks(loop: ast.For | ast.While) -> bool:
+    """Whether all blocks of a composite run in each iteration of a loop, which does more than go through them once."""
+    head = loop.iter if isinstance(loop, ast.For) else loop.test
+    return not _mentions_blocks(head) and any(map(_mentions_blocks, loop.body))
+
+
+def _mentions_blocks(node: ast.AST) -> bool:
+    """Whether code reaches for the blocks of its composite: by `self.sub_blocks`, or by `super().__call__`."""
+    return any(
+        isinstance(inner, ast.Attribute)
+        and (inner.attr == "sub_blocks" or (inner.attr == "__call__" and ast.unparse(inner.value) == "super()"))
+        for inner in ast.walk(node)
+    )
 
 
 def _block_state_names(function: ast.FunctionDef) -> set[str]:

@@ -5,6 +5,6 @@ block is expected, one of diffusers may stand, and becomes one of ours.
 """
 
 from loopwright.bridge.convert import bridged, from_diffusers
-from loopwright.bridge.repositories import blocks_by_name, blocks_of_repository
+from loopwright.bridge.repositories import blocks_by_name, blocks_of_repository, config_of_blocks, load_blocks
 
-__all__ = ["blocks_by_name", "blocks_of_repository", "bridged", "from_diffusers"]
+__all__ = ["blocks_by_name", "blocks_of_repository", "bridged", "config_of_blocks", "from_diffusers", "load_blocks"]

@@ -132,6 +132,7 @@ def _heading(block: Block) -> Html:
         element("code", block.name, class_="lw-name"),
         element("code", block.class_name, class_="lw-class") if block.path else Html(),
         _named("by", block.triggers, "lw-trigger"),
+        _named("↻", ["a loop inside"] if block.hides_loop else [], "lw-variable"),
         _named("each" if block.kind == "loop" else "takes", block.variables, "lw-variable"),
         class_="lw-line",
     )

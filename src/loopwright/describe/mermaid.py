@@ -135,6 +135,7 @@ def _declared(block: Block) -> list[str]:
     own, variables = block.own, ", ".join(block.variables)
     return [
         f"by {', '.join(block.triggers)}" if block.triggers else "",
+        "↻ a loop inside" if block.hides_loop else "",
         (f"↻ each {variables}" if block.kind == "loop" else f"takes {variables}") if variables else "",
         *_reads(own.inputs, "reads ", "may read "),
         _listed("writes ", own.outputs),

@@ -16,6 +16,7 @@ from loopwright.blocks import (
 )
 from loopwright.blocks.dataflow import CarriedValue, carried_values
 from loopwright.blocks.facts import input_key
+from loopwright.blocks.loop import hides_loop
 from loopwright.blocks.variables import loop_variables_of
 from loopwright.params import InputParam, OutputParam
 from loopwright.specs import ComponentSpec, ConfigSpec
@@ -76,6 +77,7 @@ class Block:
         triggers: of a choice, the inputs by which it chooses.
         condition: of a block of a choice, when it is chosen.
         may_skip: of a choice, whether it may run nothing.
+        hides_loop: whether it goes through iterations by itself, and is no loop.
         workflows: the workflows by name, each with the inputs that select it.
     """
 
@@ -92,6 +94,7 @@ class Block:
     triggers: tuple[str, ...] = ()
     condition: str = ""
     may_skip: bool = False
+    hides_loop: bool = False
     workflows: tuple[tuple[str, str], ...] = ()
 
 
@@ -130,8 +133,8 @@ def _outline(block: ModularPipelineBlocks, name: str, path: str, variables: froz
         path: its path.
         variables: the loop variables that the loops around it give.
     """
-    given = block.loop_variables if isinstance(block, LoopSequentialPipelineBlocks) else frozenset()
-    seen = variables | given
+    given = block.loop_variables if isinstance(block, LoopSequentialPipelineBlocks) else ()
+    seen = variables.union(given)
     plain = Block(
         name=_line(name),
         path=_line(path),
@@ -144,6 +147,7 @@ def _outline(block: ModularPipelineBlocks, name: str, path: str, variables: froz
         children=tuple(
             _outline(child, key, f"{path}.{key}" if path else key, seen) for key, child in block.sub_blocks.items()
         ),
+        hides_loop=hides_loop(block),
     )
     if isinstance(block, LoopSequentialPipelineBlocks):
         return _loop(plain, block)

@@ -113,6 +113,7 @@ def _labelled(block: Block) -> list[tuple[str, list[str]]]:
     own = block.own
     return [
         ("chooses", [f"by {', '.join(block.triggers)}"] if block.triggers else []),
+        ("loops", ["inside; cancel, pause and timeout act at calls of models"] if block.hides_loop else []),
         ("gives" if block.kind == "loop" else "takes", list(block.variables)),
         ("reads", [value.signature for value in own.inputs]),
         ("writes", [value.signature for value in own.outputs]),

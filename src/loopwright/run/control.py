@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from loopwright.errors import RunStateError, RunTimeoutError
@@ -36,9 +37,13 @@ class Control:
         timeout: seconds that the run may take, None for no limit.
         held: whether the run waits for a listener, or to be let go.
         trace: is told when the run waits.
+
+    Attributes:
+        away: makes a context in which the run halts, for those who would wait for it.
     """
 
     def __init__(self, timeout: float | None = None, held: bool = False, trace: Trace | None = None) -> None:
+        self.away: Callable[[], AbstractContextManager[None]] = nullcontext
         self._changed = threading.Condition()
         self._timeout = timeout
         self._began = time.perf_counter()
@@ -93,7 +98,7 @@ class Control:
     def _stand_still(self, event: Callable[[], Any] | None) -> None:
         if event is None:
             # a paused run goes on to the end of the iteration if something is to be done there
-            self._wait(lambda: self._paused and not self._errands)
+            self._halt(lambda: self._paused and not self._errands)
             return
         self._run_errands()
         if self._listening and not self._cancelled:
@@ -101,7 +106,13 @@ class Control:
             self._tell()
             self._wait(lambda: self._listening and (self._event is not None or not self._wanted), errands=True)
             self._event = None
-        self._wait(lambda: self._paused, errands=True)
+        self._halt(lambda: self._paused, errands=True)
+
+    def _halt(self, condition: Callable[[], bool], errands: bool = False) -> None:
+        if condition():
+            with self.away():
+                self._wait(condition, errands)
+        self._wait(condition, errands)
 
     def check(self) -> None:
         """End a run that has to end.

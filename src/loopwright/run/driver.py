@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loopwright.run.checkpoints.history import History
     from loopwright.run.checkpoints.replay import Replay
     from loopwright.run.exclusive import Exclusive
+    from loopwright.run.presence import Presence
 
 __all__ = ["Frame", "LoopDriver"]
 
@@ -129,6 +130,7 @@ class LoopDriver:
         exclusive: what the run has to have for itself, None if it shares everything.
         trace: is told of all blocks and iterations; None if nobody wants to know.
         cache: has results of earlier runs; None if the pipeline keeps none.
+        presence: is told in which loop the run is; None if nobody waits for it.
 
     Attributes:
         state: the state of the run.
@@ -147,6 +149,7 @@ class LoopDriver:
         exclusive: Exclusive | None = None,
         trace: Trace | None = None,
         cache: RunCache | None = None,
+        presence: Presence | None = None,
     ) -> None:
         self.state = state
         self.replay: Replay | None = None
@@ -159,6 +162,7 @@ class LoopDriver:
         self._exclusive = exclusive
         self._trace = trace or Trace()
         self._cache = cache
+        self._presence = presence
         self._root: Any = None
         self._blocks: list[tuple[str, Any]] = []
         self._visits: dict[str, int] = {}
@@ -213,6 +217,7 @@ class LoopDriver:
             del self._blocks[depth:], self.frames[loops:]
             block = step.call.__self__  # type: ignore[attr-defined]
             self._blocks.append((step.name, block))
+            self._tell_loop()
             if isinstance(block, LoopSequentialPipelineBlocks):
                 step = step._replace(call=self._unwinding(block))
             elif self._exclusive is not None and not block.sub_blocks:
@@ -266,14 +271,23 @@ class LoopDriver:
 
         def call(components: Any, state: Any, **variables: Any) -> tuple[Any, Any]:
             try:
-                return loop(components, state, **variables)
+                with self._having(loop):
+                    return loop(components, state, **variables)
             except EndedLoop as ended:
                 if ended.loop is not loop:
                     raise
                 loop.set_block_state(state, ended.state)
                 return components, state
+            finally:
+                if self._presence is not None:
+                    outer = [frame for frame in self.frames if not frame.is_over and frame.loop is not loop]
+                    self._presence.in_loop(outer[-1].loop if outer else None)
 
         return call
+
+    def _tell_loop(self) -> None:
+        if self._presence is not None:
+            self._presence.in_loop(self.frames[-1].loop if self.frames else None)
 
     def iterate(
         self, loop: LoopSequentialPipelineBlocks, components: Any, state: Any, variables: dict[str, Any]
@@ -283,6 +297,7 @@ class LoopDriver:
         if frame.ended:
             self._skip(frame)
             return components, state
+        self._tell_loop()
         frame.index += 1
         frame.variables = variables
         frame.inner_visits.clear()
@@ -302,7 +317,8 @@ class LoopDriver:
         self.iterations += 1
         self.mark = object()
         try:
-            self._boundary(self.frames)
+            with nullcontext() if self._exclusive is None else self._exclusive.boundary():
+                self._boundary(self.frames)
         finally:
             self.mark = None
             self.ended_early = self.ended_early or any(frame.ended for frame in self.frames)

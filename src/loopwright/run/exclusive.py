@@ -2,13 +2,18 @@
 
 Most models are re-entrant, and runs share them freely. The exceptions:
 
-- Some keep values on themselves while they work (`KEEPS_VALUES`): one call at a time.
+- Some keep values on themselves while they work: one call at a time (`components/guarded.py` has the table).
 - Some guiders hook the model between predictions, under fixed names: a block that works with such a guider has its
   models alone. Other runs, with other guiders, wait with their calls of these models.
 - Blocks change some models for the time of their work: they scale adapters, and compute in float32 with an autoencoder
   that overflows in half precision. A block that works with such a model has its models alone, too.
 - A model with caching enabled keeps what it predicted in one iteration for the next. A run has it alone during an
   iteration of a loop, with a memory that belongs to that loop; between two iterations other runs may work with it.
+- Some loops set the precision that a model computes with before each iteration (`SWITCHES_PRECISION`). A run has it
+  alone from the beginning of the loop to its end, but for the points between two iterations.
+- Some blocks generate text with a model that they keep to themselves, made of parts of their components
+  (`KEEPS_A_MODEL`): such a block has its models alone.
+- A model that is offloaded may be moved by any run, unless another is making a call of it: the calls are counted.
 
 Between two iterations a run holds nothing, so one that stands still is in nobody's way.
 """
@@ -16,49 +21,28 @@ Between two iterations a run holds nothing, so one that stands still is in nobod
 from __future__ import annotations
 
 import copy
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
-from functools import lru_cache, wraps
-from types import MethodType
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from functools import lru_cache
+from typing import Any
 
 import torch
 from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.hooks import HookRegistry
-from diffusers.models.cache_utils import CacheMixin
 
-__all__ = ["KEEPS_VALUES", "Exclusive", "needs_exclusive"]
+from loopwright.blocks import LoopSequentialPipelineBlocks
+from loopwright.components.guarded import guard, is_cached, keeps_values, unguard
+from loopwright.components.offload import is_offloaded
+from loopwright.components.turns import acting_as, alone, has_owner, is_holding, keeping
 
-# By the names of classes, so that none of them has to be imported: the methods that keep values on the model.
-KEEPS_VALUES = {
-    "AutoencoderKLQwenImage": ("decode", "encode", "forward"),
-    "AutoencoderKLQwenImage21": ("decode", "encode", "forward"),
-    "AutoencoderKLWan": ("decode", "encode", "forward"),
-    "Qwen2VLForConditionalGeneration": ("forward", "generate"),
-    "Qwen2VLModel": ("forward",),
-    "Qwen2_5_VLForConditionalGeneration": ("forward", "generate"),
-    "Qwen2_5_VLModel": ("forward",),
-    "Qwen3VLForConditionalGeneration": ("forward", "generate"),
-    "Qwen3VLModel": ("forward",),
-}
+__all__ = ["KEEPS_A_MODEL", "SWITCHES_PRECISION", "Exclusive", "needs_exclusive"]
 
-# How often, in seconds, a run that waits for a model looks whether it has to end.
-_LOOK = 0.05
+# The models with weights in float8 that loops tell, before each iteration, whether to compute in it; by the names of
+# classes, so that none of them has to be imported.
+SWITCHES_PRECISION = ("Cosmos3OmniTransformer",)
 
-
-@lru_cache(maxsize=1024)
-def _methods_of(cls: Any) -> tuple[str, ...]:
-    return next((KEEPS_VALUES[base.__name__] for base in cls.__mro__ if base.__name__ in KEEPS_VALUES), ())
-
-
-def _methods(model: torch.nn.Module) -> tuple[str, ...]:
-    """The methods of a model that keep values on it."""
-    cls: Any = type(model)
-    return _methods_of(cls)
+# The blocks that make a model of their own of their components, by the names of classes.
+KEEPS_A_MODEL = ("Ideogram4PromptUpsampleStep",)
 
 
 def _hooks_models(component: Any) -> bool:
@@ -74,13 +58,19 @@ def _is_changed_by_blocks(model: torch.nn.Module) -> bool:
     config = own.get("_internal_dict")
     if config is None or not config.get("force_upcast"):
         return False
-    gate = _gates.get(model)
     # in float32 it may be because of another run that has it alone at this moment
-    return (gate is not None and gate.owner is not None) or next(model.parameters()).dtype is not torch.float32
+    return has_owner(model) or next(model.parameters()).dtype is not torch.float32
 
 
-def _is_cached(model: Any) -> bool:
-    return isinstance(model, CacheMixin) and model.is_cache_enabled
+def _switches_precision(model: torch.nn.Module) -> bool:
+    """Whether loops set the precision that it computes with."""
+    named = any(base.__name__ in SWITCHES_PRECISION for base in type(model).__mro__)
+    return named and any(weight.dtype is torch.float8_e4m3fn for weight in model.parameters())
+
+
+def _keeps_model(block: Any) -> bool:
+    """Whether a block generates text with a model that is not a component."""
+    return any(base.__name__ in KEEPS_A_MODEL for base in type(block).__mro__)
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
@@ -106,147 +96,14 @@ def _is_free(cls: Any) -> bool:
 def _is_exclusive(component: Any) -> bool:
     if isinstance(component, torch.nn.Module):
         model = _unwrapped(component)
-        return bool(_methods(model)) or _is_cached(model) or _is_changed_by_blocks(model)
+        return (
+            bool(keeps_values(model))
+            or is_cached(model)
+            or _is_changed_by_blocks(model)
+            or _switches_precision(model)
+            or is_offloaded(component)
+        )
     return _hooks_models(component)
-
-
-class _Gate:
-    """Who is at work with a model.
-
-    Attributes:
-        owner: the run that has it alone.
-        depth: how often it has taken it.
-        inside: how many calls of each run are in progress.
-        waiting: how many runs wait to have it alone.
-    """
-
-    def __init__(self) -> None:
-        self.owner: Any = None
-        self.depth = 0
-        self.inside: Counter[Any] = Counter()
-        self.waiting = 0
-
-
-# One for all gates: several are taken together or not at all, so that no two runs wait for each other.
-_changed = threading.Condition()
-_gates: WeakKeyDictionary[torch.nn.Module, _Gate] = WeakKeyDictionary()
-# how many gates, of any model, a run has passed and not left
-_passed: Counter[Any] = Counter()
-
-
-class _Who(NamedTuple):
-    run: Any
-    check: Callable[[], None]
-
-
-_who: ContextVar[_Who | None] = ContextVar("who", default=None)
-
-
-def _current() -> _Who:
-    # code outside of runs, such as a plain call of another pipeline that shares the model, counts by its thread
-    return _who.get() or _Who(threading.get_ident(), lambda: None)
-
-
-def _wait_until(condition: Callable[[], bool], check: Callable[[], None]) -> None:
-    while not condition():
-        _changed.wait(_LOOK)
-        check()
-
-
-@contextmanager
-def _alone(models: Iterable[torch.nn.Module]) -> Iterator[None]:
-    """Have models alone."""
-    run, check = _current()
-    with _changed:
-        gates = [_gates.setdefault(model, _Gate()) for model in models]
-        for gate in gates:
-            gate.waiting += 1
-        try:
-            _wait_until(
-                lambda: all(gate.owner in (None, run) and not gate.inside.keys() - {run} for gate in gates), check
-            )
-        finally:
-            for gate in gates:
-                gate.waiting -= 1
-        for gate in gates:
-            gate.owner = run
-            gate.depth += 1
-        _passed[run] += len(gates)
-    try:
-        yield
-    finally:
-        with _changed:
-            for gate in gates:
-                gate.depth -= 1
-                if not gate.depth:
-                    gate.owner = None
-            _leave(run, len(gates))
-
-
-@contextmanager
-def _together(model: torch.nn.Module) -> Iterator[None]:
-    """Make a call of a model while other runs may make theirs, but none has it alone."""
-    run, check = _current()
-    with _changed:
-        gate = _gates.setdefault(model, _Gate())
-        # those who wait to have it alone come first, unless they may be waiting for this run
-        _wait_until(lambda: gate.owner in (None, run) and (not gate.waiting or run in _passed), check)
-        gate.inside[run] += 1
-        _passed[run] += 1
-    try:
-        yield
-    finally:
-        with _changed:
-            gate.inside[run] -= 1
-            if not gate.inside[run]:
-                del gate.inside[run]
-            _leave(run, 1)
-
-
-def _leave(run: Any, count: int) -> None:
-    _passed[run] -= count
-    if not _passed[run]:
-        del _passed[run]
-    _changed.notify_all()
-
-
-class _Wrapped:
-    """Methods of a model, wrapped on the instance for as long as runs need that."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.users = 0
-        self._model = model
-        self._methods: dict[str, tuple[Any, Any]] = {}
-        for name in {*_methods(model), "forward"}:
-            own = vars(model).get(name)
-            self._methods[name] = self._gated(name, own), own
-            vars(model)[name] = self._methods[name][0]
-
-    def _gated(self, name: str, own: Any) -> Any:
-        keeps_values = name in _methods(self._model)
-        function = getattr(type(self._model), name) if own is None else own
-
-        @wraps(function)
-        def gated(model: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-            with _alone([model]) if keeps_values or _is_cached(model) else _together(model):
-                return function(*([model] if own is None else []), *args, **kwargs)
-
-        if own is None:
-            return MethodType(gated, self._model)
-        # what was put on the instance takes no `self`, and is not bound
-        return wraps(own)(lambda *args, **kwargs: gated(self._model, *args, **kwargs))
-
-    def remove(self) -> None:
-        for name, (gated, own) in self._methods.items():
-            # somebody may have wrapped it again meanwhile, and then it stays
-            if vars(self._model).get(name) is gated:
-                if own is None:
-                    del vars(self._model)[name]
-                else:
-                    vars(self._model)[name] = own
-
-
-_wrapped: dict[torch.nn.Module, _Wrapped] = {}
 
 
 class Exclusive:
@@ -259,33 +116,28 @@ class Exclusive:
 
     def __init__(self, view: Any, check: Callable[[], None]) -> None:
         self._view = view
-        self._who = _Who(self, check)
+        self._check = check
         self._models = {_unwrapped(model) for model in view._modules()}
+        self._switching = {model for model in self._models if _switches_precision(model)}
+        # what the blocks that run have alone but for the points between two iterations, outermost first
+        self._had: list[tuple[ExitStack, list[torch.nn.Module]]] = []
 
     @property
     def is_holding(self) -> bool:
         """Whether others may be waiting for the run."""
-        return self in _passed
+        return is_holding(self)
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """For the time of the run: make its calls of models, and those of others, wait for their turn."""
-        with _changed:
-            for model in self._models:
-                wrapped = _wrapped.get(model)
-                if wrapped is None:
-                    wrapped = _wrapped[model] = _Wrapped(model)
-                wrapped.users += 1
-        token = _who.set(self._who)
+        for model in self._models:
+            guard(model)
         try:
-            yield
+            with acting_as(self, self._check):
+                yield
         finally:
-            _who.reset(token)
-            with _changed:
-                for model in self._models:
-                    _wrapped[model].users -= 1
-                    if not _wrapped[model].users:
-                        _wrapped.pop(model).remove()
+            for model in self._models:
+                unguard(model)
 
     def _components_of(self, block: Any) -> tuple[list[Any], list[torch.nn.Module]]:
         """The components of a block, and the models among them."""
@@ -294,21 +146,53 @@ class Exclusive:
 
     @contextmanager
     def block(self, block: Any) -> Iterator[None]:
-        """For the call of a block: have its models alone if it, or a guider that it works with, changes them."""
-        components, models = self._components_of(block)
-        guiders = [component for component in components if _hooks_models(component)]
-        if block.sub_blocks or not (guiders or any(map(_is_changed_by_blocks, models))):
+        """For the call of a block: have its models alone if it, or a guider that it works with, is not re-entrant."""
+        is_loop = isinstance(block, LoopSequentialPipelineBlocks)
+        if block.sub_blocks and not is_loop:
             yield
             return
-        with _alone(models):
-            dtypes = [(model, next(model.parameters()).dtype) for model in models if _is_changed_by_blocks(model)]
+        components, models = self._components_of(block)
+        with self._alone_but_at_boundaries([model for model in models if model in self._switching]):
+            if is_loop:
+                yield
+                return
+            guiders = [component for component in components if _hooks_models(component)]
+            changes = guiders or any(map(_is_changed_by_blocks, models)) or _keeps_model(block)
+            with alone(models if changes else ()), keeping():
+                dtypes = [(model, next(model.parameters()).dtype) for model in models if _is_changed_by_blocks(model)]
+                try:
+                    yield
+                except BaseException:
+                    if changes:
+                        _remove_hooks(guiders, models)
+                    for model, dtype in dtypes:
+                        model.to(dtype)
+                    raise
+
+    @contextmanager
+    def _alone_but_at_boundaries(self, models: list[torch.nn.Module]) -> Iterator[None]:
+        with ExitStack() as stack:
+            if models:
+                stack.enter_context(alone(models))
+                self._had.append((stack, models))
             try:
                 yield
-            except BaseException:
-                _remove_hooks(guiders, models)
-                for model, dtype in dtypes:
-                    model.to(dtype)
-                raise
+            finally:
+                if models:
+                    self._had.pop()
+
+    @contextmanager
+    def boundary(self) -> Iterator[None]:
+        """Between two iterations: let others have the models that a loop has to have alone."""
+        for stack, _ in reversed(self._had):
+            stack.close()
+        try:
+            yield
+        finally:
+            # also where the run ends here: what the loop does at its end would disturb the others
+            with acting_as(self, lambda: None):
+                for stack, models in self._had:
+                    stack.enter_context(alone(models))
 
     @contextmanager
     def iteration(self, loop: Any, memory: dict[Any, Any]) -> Iterator[None]:
@@ -319,12 +203,12 @@ class Exclusive:
             memory: empty when the loop begins; filled here.
         """
         _, models = self._components_of(loop)
-        if not any(map(_is_cached, models)):
+        if not any(map(is_cached, models)):
             yield
             return
         # all of them, so that no block of the loop has to wait for one while it has another
-        with _alone(models), ExitStack() as stack:
-            for model in filter(_is_cached, models):
+        with alone(models), ExitStack() as stack:
+            for model in filter(is_cached, models):
                 stack.enter_context(_own_memory(model, memory))
             yield
 
@@ -349,8 +233,7 @@ def _own_memory(model: torch.nn.Module, memory: dict[Any, Any]) -> Iterator[None
         (hook, name, state)
         for module in model.modules()
         if isinstance(registry := vars(module).get("_diffusers_hook"), HookRegistry)
-        for hook in registry.hooks.values()
-        if hook._is_stateful
+        for hook in registry.hooks.values()  # some share the state of one that says it is stateful, and do not say so
         for name, state in vars(hook).items()
         if callable(getattr(state, "reset", None))
     ]

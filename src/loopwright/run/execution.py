@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from loopwright.blocks.driving import current_driver
-from loopwright.errors import InvalidInputError, UnknownNameError, did_you_mean, kind_of
+from loopwright.errors import InvalidInputError, RunStateError, UnknownNameError, did_you_mean, kind_of
 from loopwright.run.caching import RunCache
 from loopwright.run.checkpoints import Branch, Checkpoint, Recorder, Replay, Saved, Start, classes_of
 from loopwright.run.control import Control
@@ -22,6 +22,7 @@ from loopwright.run.model_calls import watched_models
 from loopwright.run.modes import ThreadModes
 from loopwright.run.options import RunOptions, StepEnd
 from loopwright.run.peek import Moment
+from loopwright.run.presence import Presence
 from loopwright.run.tokenizers import one_encoding_at_a_time
 from loopwright.run.trace import Trace
 from loopwright.state import PipelineState
@@ -53,7 +54,13 @@ class Execution:
         self._exclusive = Exclusive(self.view, self.control.check) if pipeline._needs_exclusive() else None
         cache = pipeline._block_cache
         self.cache = None if cache is None else RunCache(cache, pipeline, self.view, self._why_iterate)
-        self.driver = LoopDriver(state, self._boundary, options.progress, self._exclusive, self.trace, self.cache)
+        batch = pipeline._batch
+        self._presence: Presence | None = None if batch is None else batch.presence(self.view, self.control)
+        if self._presence is not None:
+            self.control.away = self._presence.away
+        self.driver = LoopDriver(
+            state, self._boundary, options.progress, self._exclusive, self.trace, self.cache, self._presence
+        )
         self.view._driver = self.driver
         self.view.__dict__.pop("_interrupt", None)
         self._pipeline = pipeline
@@ -114,6 +121,7 @@ class Execution:
         try:
             with (
                 torch.no_grad(),
+                nullcontext() if self._presence is None else self._presence.active(),
                 watched_models(self.view, self._before_model),
                 one_encoding_at_a_time(self.view.components.values()),
                 nullcontext() if self._exclusive is None else self._exclusive.active(),
@@ -122,6 +130,17 @@ class Execution:
                 return self.driver.run(self._pipeline._blocks, self.view)
         finally:
             current_driver.reset(token)
+
+    def announce(self) -> None:
+        """It is about to begin, in some thread."""
+        if self._presence is not None:
+            self._presence.announce()
+
+    def finish(self) -> None:
+        """It has ended, in whichever way."""
+        if self._presence is not None:
+            self._presence.leave()
+        self.control.finish()
 
     def _before_model(self) -> None:
         if self._exclusive is not None and self._exclusive.is_holding:
@@ -163,10 +182,22 @@ class Execution:
             return "the run is saved after its iterations", False
         return None
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Save the run, which stands between two iterations."""
+    def save(self, checkpoint: Checkpoint | None) -> None:
+        """Save the run, which stands between two iterations.
+
+        Args:
+            checkpoint: where; None for where it is saved anyway.
+
+        Raises:
+            RunStateError: it is not saved anywhere.
+        """
+        if checkpoint is None and self._recorder is None:
+            raise RunStateError("the run has no `checkpoint`, so it is not saved anywhere: name a folder")
         self._end_stopped(self.driver.frames)
-        Recorder(checkpoint, self._pipeline, self.view, self._start).save(self.driver)
+        if checkpoint is not None:
+            Recorder(checkpoint, self._pipeline, self.view, self._start).save(self.driver)
+        elif self._recorder is not None:
+            self._recorder.record(self.driver, anyway=True)
 
     def _boundary(self, frames: list[Frame]) -> None:
         """After an iteration: callbacks may change its values, then those who listen and steer have their turn."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["watched_models"]
+__all__ = ["is_watch", "watched_models"]
 
 _meet: ContextVar[Callable[[], None] | None] = ContextVar("meet", default=None)
 _lock = threading.Lock()
@@ -22,6 +22,11 @@ def _before_forward(module: torch.nn.Module, arguments: Any) -> None:
     meet = _meet.get()
     if meet is not None:
         meet()
+
+
+def is_watch(hook: Any) -> bool:
+    """Whether a hook is the one that meets those who steer a run."""
+    return hook is _before_forward
 
 
 @contextmanager

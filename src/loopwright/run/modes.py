@@ -37,11 +37,19 @@ class ThreadModes:
         initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         self._stream = torch.cuda.current_stream() if initialized else None
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for modes under which a model does the same. Context variables are left out."""
+        modes = tuple(map(id, (*self._function_modes, *self._dispatch_modes)))
+        autocast = *self._autocast.items(), self._autocast_cache
+        return self._grad, self._inference, autocast, len(self._function_modes), modes, self._stream
+
     def call(self, function: Callable[[], Result]) -> Result:
         """Call a function under these modes, in the current thread."""
-        return self._context.copy().run(self._call, function)
+        return self._context.copy().run(self.call_here, function)
 
-    def _call(self, function: Callable[[], Result]) -> Result:
+    def call_here(self, function: Callable[[], Result]) -> Result:
+        """Call a function under these modes, but with the context variables of the current thread."""
         with ExitStack() as stack:
             if torch.is_inference_mode_enabled() != self._inference:
                 stack.enter_context(torch.inference_mode(self._inference))

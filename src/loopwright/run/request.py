@@ -23,7 +23,7 @@ from loopwright.errors import (
 from loopwright.params import InputParam
 from loopwright.state import PipelineState
 
-__all__ = ["check_output", "start_state"]
+__all__ = ["check_output", "required_inputs", "start_state"]
 
 
 def start_state(pipeline: Any, state: PipelineState | None, inputs: dict[str, Any]) -> PipelineState:
@@ -96,6 +96,12 @@ def check_output(pipeline: Any, output: Any, state: PipelineState) -> None:
     for name in [output] if isinstance(output, str) else output:
         if name not in known and name not in state.values:
             raise UnknownValueError(name, [*known, *state.values], holder="the result of this pipeline")
+
+
+def required_inputs(blocks: ModularPipelineBlocks) -> dict[str, str]:
+    """The inputs without which a call of the blocks must fail, each with the path of the first block that needs it."""
+    _, needs = cached(blocks, "call", _call_facts)
+    return dict(needs)
 
 
 def _set_group(state: PipelineState, kwargs_type: str, group: Any) -> None:

@@ -96,23 +96,26 @@ class Run:
         """
         self._execution.stop_loop(path)
 
-    def save(self, path: Any, classes: Sequence[type] = ()) -> None:
+    def save(self, path: Any = None, classes: Sequence[type] = ()) -> None:
         """Save the run, which goes on as it would; `pipe.resume(path)` goes on from here, in this process or another.
 
         It is saved between two iterations: at once if it stands there, otherwise after the current iteration, which
         this waits for. A run that was paused within an iteration goes on to its end, and waits there.
 
         Args:
-            path: a folder that holds no run yet, or a `Storage`.
+            path: a folder that holds no run yet, or a `Storage`; None for where the run is saved anyway, by its
+                `checkpoint`.
             classes: as for `Checkpoint`.
 
         Raises:
-            RunStateError: the run has not begun, or ended before it could be saved.
+            RunStateError: the run has not begun, or ended before it could be saved; or it has no `checkpoint`, and
+                there is no `path`.
             CheckpointError: it cannot be saved, or not there.
         """
         if not self._task.has_begun:
             raise RunStateError("the run has not begun, there is nothing to save: iterate it, or ask for its result")
-        self._execution.control.between_iterations(partial(self._execution.save, Checkpoint(path, classes=classes)))
+        checkpoint = None if path is None else Checkpoint(path, classes=classes)
+        self._execution.control.between_iterations(partial(self._execution.save, checkpoint))
 
     def result(self, timeout: float | None = None) -> Any:
         """What the call would have returned; waits for it.
@@ -177,6 +180,7 @@ class _Task:
         release_torch_threads()
         with self._lock:
             if self._thread is None:
+                self._execution.announce()
                 # a daemon: a program that ends does not wait for runs that it has forgotten
                 self._thread = threading.Thread(target=self._work, name="loopwright-run", daemon=True)
                 self._thread.start()
@@ -198,7 +202,7 @@ class _Task:
             self._error = error
             self.status = "failed"
         finally:
-            self._execution.control.finish()
+            self._execution.finish()
 
     def _run(self) -> Any:
         self._execution.control.begin()

@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
-from tests.bridge.families import flux, flux2, images, ltx2, minimax, qwen_image, stable_diffusion, videos, wan
+import diffusers
 
-__all__ = ["ALL", "NOT_RUN"]
+from tests.bridge.families import (
+    cosmos,
+    flux,
+    flux2,
+    flux3,
+    images,
+    ltx2,
+    minimax,
+    qwen_image,
+    stable_diffusion,
+    videos,
+    wan,
+    wan_animate,
+)
+
+__all__ = ["ALL", "FAMILIES", "MAIN", "NOT_RUN", "SHORT"]
+
+FAMILIES = list(diffusers.modular_pipelines.modular_pipeline.MODULAR_PIPELINE_MAPPING)
 
 ALL = [
     case
-    for module in (flux, stable_diffusion, wan, qwen_image, flux2, images, videos, ltx2, minimax)
+    for module in (
+        flux,
+        stable_diffusion,
+        wan,
+        wan_animate,
+        qwen_image,
+        flux2,
+        flux3,
+        images,
+        videos,
+        ltx2,
+        cosmos,
+        minimax,
+    )
     for case in module.CASES
 ]
 
+# the first of each family
+MAIN = [case for case in ALL if case is next(other for other in ALL if other.family == case.family)]
+
+# those that are tested always
+SHORT = [case for case in ALL if case.hard or case in MAIN]
+
 # families that cannot be run, and why
-NOT_RUN: dict[str, str] = dict.fromkeys(
-    (
-        *("cosmos3-omni", "flux3", "flux3-distilled"),
-        *("wan-animate-2", "wan-animate-2-distilled"),
-    ),
-    "its tiny components are not made yet",
-)
+NOT_RUN: dict[str, str] = {}

@@ -30,8 +30,10 @@ class Case:
         iterations: how many iterations there are, of any loop; None for as many as steps.
         remove: names of blocks that are taken out.
         prompt: the name of the input that says what is to be made; its values for two requests.
-        resumes: whether a run can be resumed in the middle; False for a loop within a leaf.
-        different: whether the prompt, the seed and the number of steps change the bits.
+        together: makes the inputs of a call of so many requests that are not those of a call of one.
+        not_resumed: why a run cannot be saved and resumed; empty if it can.
+        hard: whether it is tested always, though it is not the first of its family.
+        name: how it is called; what it is made of if that is not given.
     """
 
     family: str
@@ -46,11 +48,18 @@ class Case:
     remove: tuple[str, ...] = ()
     prompt: str = "prompt"
     prompts: tuple[Any, Any] = ("red apple", "two blue birds")
-    resumes: bool = True
+    together: Callable[[int], dict[str, Any]] = lambda count: {}
+    not_resumed: str = ""
+    hard: bool = False
     name: str = ""
 
     def __str__(self) -> str:
         return self.name or "-".join(filter(None, (self.blocks.removesuffix("Blocks"), self.workflow)))
+
+    @property
+    def total(self) -> int:
+        """How many iterations there are."""
+        return self.steps if self.iterations is None else self.iterations
 
     def call(self, prompt: int = 0, seed: int = 0, steps: int | None = None) -> dict[str, Any]:
         """The inputs of a call.

@@ -128,12 +128,13 @@ def ltx2_5() -> dict[str, Any]:
     decoder = seeded(
         LTX2VideoDiffusionDecoderModel,
         latent_channels=4,
-        patch_size=1,
+        # on a CPU its attention goes from each place to each: all upsampling is in the last layer
+        patch_size=2,
         decoder_head_dim=8,
         decoder_stage_channels=(24, 24, 24, 24, 24),
         decoder_stage_depths=(1, 1, 1, 1, 1),
         decoder_stage_kernels=((1, 3, 3),) * 4,
-        decoder_upsample_strides=((1, 2, 2), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+        decoder_upsample_strides=((1, 1, 1),) * 4,
         decoder_upsample_channel_reductions=(1, 1, 1, 1),
         decoder_stage5_kernel=(1, 3, 3),
         decoder_t_emb_dim=8,
@@ -155,7 +156,13 @@ def inputs() -> dict[str, Any]:
 
 
 def short() -> dict[str, Any]:
-    return {**inputs(), "min_seconds": 0.1, "max_seconds": 0.3}
+    # nine or ten frames, of which the autoencoder can make nine: whatever the model for the duration predicts
+    return {**inputs(), "min_seconds": 0.36, "max_seconds": 0.4}
+
+
+def without_autoencoder() -> dict[str, Any]:
+    # the blocks then take its sizes for those of LTX 2: the decoder gets a 32nd of the pixels
+    return {**short(), "height": 96, "width": 96}
 
 
 def with_image() -> dict[str, Any]:
@@ -193,7 +200,7 @@ CASES = [
     Case("ltx2", "LTX2AutoBlocks", "image2video", ltx2, with_image),
     Case("ltx2", "LTX2AutoBlocks", "condition", ltx2, with_condition),
     Case("ltx2", "LTX2AutoBlocks", "in_context", ltx2, with_reference),
-    Case("ltx2.5", "LTX25AutoBlocks", "text2video", ltx2_5, short),
+    Case("ltx2.5", "LTX25AutoBlocks", "text2video", ltx2_5, without_autoencoder),
     Case("ltx2.5", "LTX25AutoBlocks", "image2video", ltx2_5, with_image),
     Case("ltx2.5", "LTX25AutoBlocks", "condition", ltx2_5, with_condition),
     Case("ltx2.5", "LTX25AutoBlocks", "in_context", ltx2_5, with_reference),

@@ -152,6 +152,7 @@ def _qwen_cases() -> list[Case]:
                     lambda given=given, controls=controls: {**given(), **controls},
                     steps=steps,
                     iterations=3,
+                    together=lambda count: {"negative_prompt": ["grey"] * count},
                 )
             )
     return found
@@ -191,7 +192,7 @@ CASES = [
         lambda: {"image": picture().convert("RGBA"), "layers": 2, "output_type": "pt"},
     ),
     Case("qwenimage21", "QwenImage21AutoBlocks", "text2image", qwen_image_21, of_text),
-    Case("qwenimage21", "QwenImage21AutoBlocks", "image_conditioned", qwen_image_21, of_image),
+    Case("qwenimage21", "QwenImage21AutoBlocks", "image_conditioned", qwen_image_21, of_image, hard=True),
     _turbo("text2image", of_text),
     _turbo("image_conditioned", of_image),
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from diffusers import (
     ControlNetModel,
     ControlNetUnionModel,
@@ -13,6 +15,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.image_processor import VaeImageProcessor
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from tests.bridge.families.case import Case, mask, picture, seeded
 from tests.bridge.families.flux import kl_autoencoder
@@ -127,30 +130,70 @@ def _control_image_processor() -> VaeImageProcessor:
     return VaeImageProcessor(vae_scale_factor=2, do_convert_rgb=True, do_normalize=False)
 
 
+def with_ip_adapter(components: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """The same components, with an adapter for pictures in the U-Net."""
+    vision = CLIPVisionConfig(
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        # that of the pictures which the blocks make for it
+        image_size=224,
+        patch_size=56,
+        projection_dim=WIDTH,
+    )
+
+    def made() -> dict[str, Any]:
+        found = components()
+        found["unet"]._load_ip_adapter_weights([_ip_adapter(found["unet"])], low_cpu_mem_usage=False)
+        return {**found, "image_encoder": seeded(CLIPVisionModelWithProjection, vision)}
+
+    return made
+
+
+def _ip_adapter(unet: UNet2DConditionModel) -> dict[str, dict[str, torch.Tensor]]:
+    """The weights of an adapter that makes four tokens of a picture."""
+    generator = torch.Generator().manual_seed(6)
+    across = unet.config.cross_attention_dim
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) / shape[-1] ** 0.5
+
+    attention = {}
+    names = [name for name in unet.attn_processors if not name.endswith("attn1.processor")]
+    for number, name in enumerate(names):
+        width = unet.get_submodule(name.removesuffix(".processor")).inner_dim
+        for part in ("k", "v"):
+            attention[f"{2 * number + 1}.to_{part}_ip.weight"] = random(width, across)
+    projection = {"proj.weight": random(4 * across, WIDTH), "proj.bias": random(4 * across)}
+    norm = {"norm.weight": torch.ones(across), "norm.bias": torch.zeros(across)}
+    return {"image_proj": {**projection, **norm}, "ip_adapter": attention}
+
+
 def sdxl_cases() -> list[Case]:
     found = []
-    for control, components in [
-        ("", stable_diffusion_xl),
-        ("controlnet_", with_controlnet),
-        ("controlnet_union_", with_controlnet_union),
+    for control, plain, controls in [
+        ("", stable_diffusion_xl, {}),
+        ("controlnet_", with_controlnet, {"control_image": picture(seed=3)}),
+        ("controlnet_union_", with_controlnet_union, {"control_image": [picture(seed=3)], "control_mode": [1]}),
     ]:
-        controls: dict[str, Any] = {}
-        if control:
-            controls = {"control_image": picture(seed=3)}
-        if control == "controlnet_union_":
-            controls = {"control_image": [picture(seed=3)], "control_mode": [1]}
-        for workflow, given in [("text2image", inputs), ("image2image", with_image), ("inpainting", with_mask)]:
-            found.append(
-                Case(
-                    "stable-diffusion-xl",
-                    "StableDiffusionXLAutoBlocks",
-                    f"{control}{workflow}",
-                    components,
-                    lambda given=given, controls=controls: {**given(), **controls},
-                    steps=3 if workflow == "text2image" else 5,
-                    iterations=3 if workflow == "text2image" else 4,
+        for adapter, components, adapted in [
+            ("", plain, {}),
+            ("ip_adapter_", with_ip_adapter(plain), {"ip_adapter_image": picture(seed=9)}),
+        ]:
+            for workflow, given in [("text2image", inputs), ("image2image", with_image), ("inpainting", with_mask)]:
+                more: dict[str, Any] = {**controls, **adapted}
+                found.append(
+                    Case(
+                        "stable-diffusion-xl",
+                        "StableDiffusionXLAutoBlocks",
+                        f"{adapter}{control}{workflow}",
+                        components,
+                        lambda given=given, more=more: {**given(), **more},
+                        steps=3 if workflow == "text2image" else 5,
+                        iterations=3 if workflow == "text2image" else 4,
+                    )
                 )
-            )
     return found
 
 

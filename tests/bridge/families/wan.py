@@ -130,8 +130,8 @@ _LAST_IMAGE_RESIZE = ("image_encoder.last_image_resize", "vae_encoder.last_image
 
 CASES = [
     Case("wan", "WanBlocks", None, wan, inputs, steps=5),
-    Case("wan", "WanBlocks", None, wan_with_apg, inputs, steps=5, name="Wan-apg"),
-    Case("wan", "Wan22Blocks", None, wan22, inputs, steps=5),
+    Case("wan", "WanBlocks", None, wan_with_apg, inputs, steps=5, hard=True, name="Wan-apg"),
+    Case("wan", "Wan22Blocks", None, wan22, inputs, steps=5, hard=True),
     Case("wan-i2v", "WanImage2VideoAutoBlocks", "image2video", wan_i2v, with_image, steps=4),
     Case("wan-i2v", "WanImage2VideoAutoBlocks", "flf2v", wan_flf2v, with_both, steps=4, remove=_LAST_IMAGE_RESIZE),
     Case("wan-i2v", "Wan22Image2VideoBlocks", None, wan22_i2v, with_image, steps=5),
