@@ -41,7 +41,15 @@ test: lint types ## lint, types, then all tests, the built wheel's among them
 
 .PHONY: test-thorough
 test-thorough: env ## the tests of properties, with thousands of examples each
-	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -m "not wheel"
+	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -m "not wheel and not exhaustive"
+
+.PHONY: families-thorough
+families-thorough: env ## the tests of all workflows of all of diffusers' families: minutes
+	$(BIN)/python -m pytest -m "" tests/bridge
+
+.PHONY: families
+families: env ## run all of diffusers' families and write their table into docs/compatibility.md: minutes
+	$(BIN)/python -m tools.family_table
 
 .PHONY: lint
 lint: env ## style and likely mistakes
@@ -68,6 +76,14 @@ crash-loop: env ## kill a run at every iteration and at random moments, resume i
 .PHONY: many-runs
 many-runs: env ## hundreds of runs at once, in threads and as tasks, against the same runs alone: minutes
 	$(BIN)/python -m tools.many_runs
+
+.PHONY: diffusers-tests
+diffusers-tests: env ## diffusers' own tests of modular pipelines, of the checkout CHECKOUT=folder, run here
+	$(BIN)/python -m tools.diffusers_tests "$(CHECKOUT)"
+
+.PHONY: batching-schedules
+batching-schedules: env ## random schedules of requests to a batch, with faults, against each request alone: minutes
+	$(BIN)/python -m tools.batching_schedules
 
 .PHONY: train
 train: env ## train the embedded model again, from its data on: hours; continues where it stopped

@@ -88,7 +88,7 @@ def _parameters(cls: type, name: str) -> list[str] | None:
     return list(inspect.signature(function).parameters) if inspect.isfunction(function) else None
 
 
-@pytest.mark.parametrize("submodule", ["modular_pipeline", "modular_pipeline_utils"])
+@pytest.mark.parametrize("submodule", ["components_manager", "modular_pipeline", "modular_pipeline_utils"])
 def test_the_submodules_that_people_import_are_there(submodule: str) -> None:
     module = __import__(f"loopwright.modular_pipelines.{submodule}", fromlist=["*"])
     peer = __import__(f"diffusers.modular_pipelines.{submodule}", fromlist=["*"])
