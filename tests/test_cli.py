@@ -257,6 +257,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["describe", "-o", "."], ". is a folder; name a file in it, such as picture.txt"),
     (["describe", "good_blocks"], "'good_blocks' is not of the form module:attribute, such as my_blocks:Denoise"),
     (["describe", "absent_blocks:Count"], "there is no module absent_blocks, here or installed"),
+    (
+        ["check", "good_blocks.py:Count"],
+        "there is no module good_blocks.py, here or installed; write good_blocks:Count",
+    ),
     (["describe", "good_blocks:count"], "the module good_blocks has no attribute `count`, did you mean `Count`?"),
     (
         ["check", "good_blocks:number"],

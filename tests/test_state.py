@@ -221,3 +221,15 @@ class TestBlockState:
         assert repr(BlockState(x=1, fields={"k": torch.zeros(2)})) == (
             "BlockState(\n    x: 1\n    fields: {'k': Tensor(dtype=torch.float32, shape=(2,))}\n)"
         )
+
+
+def test_an_attribute_that_is_set_is_the_value_of_that_name() -> None:
+    state = PipelineState({"x": 1})
+    state.x = 2
+    assert (state.x, state.get("x"), state.values) == (2, 2, {"x": 2})
+
+
+def test_a_list_of_tensors_and_others_has_a_repr() -> None:
+    state = PipelineState({"x": [torch.zeros(1), None], "y": (torch.zeros(2), 1)})
+    assert "x: [Tensor(dtype=torch.float32, shape=(1,)), None]" in repr(state)
+    assert "y: (Tensor(dtype=torch.float32, shape=(2,)), 1)" in repr(state)

@@ -349,8 +349,9 @@ def _carried(tree: ModularPipelineBlocks) -> Iterator[Finding]:
                     "loop-carried",
                     "note",
                     path,
-                    f"`{value.name}` goes from one iteration to the next: {_listed(value.writers)} writes it, "
-                    f"{_listed(value.readers)} reads it",
+                    f"`{value.name}` goes from one iteration to the next: {_listed(value.writers)} "
+                    f"{'writes' if len(value.writers) == 1 else 'write'} it, {_listed(value.readers)} "
+                    f"{'reads' if len(value.readers) == 1 else 'read'} it",
                     f"the first iteration reads the loop's input `{value.name}`",
                 )
 

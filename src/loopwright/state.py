@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
@@ -23,6 +24,8 @@ __all__ = [
     "fork_values",
     "is_progress_bar",
     "loop_record",
+    "own_default",
+    "own_record",
 ]
 
 
@@ -137,6 +140,13 @@ class PipelineState:
     # otherwise `__getitem__` would make it a sequence without end
     __iter__ = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("values", "kwargs_mapping") or name.startswith("_"):
+            object.__setattr__(self, name, value)
+        else:
+            # an attribute would hide the value of that name
+            self.set(name, value)
+
     def __getattr__(self, name: str) -> Any:
         values = self.__dict__.get("values")
         # a state that is being unpickled has no values yet, and special names are asked for by copy and pickle
@@ -234,6 +244,24 @@ def loop_record(state: PipelineState | BlockState) -> LoopRecord:
     return loop
 
 
+@contextmanager
+def own_record(state: PipelineState | BlockState) -> Iterator[None]:
+    """While a loop runs on a state that others work on as well: its iterations and variables are its own.
+
+    Its blocks still see the variables of the loops around it.
+    """
+    around = state._loop
+    state._loop = None  # type: ignore[misc]
+    if around is not None:
+        record = loop_record(state)
+        record.outer_variables = record.variables = around.variables
+        record.groups = around.groups
+    try:
+        yield
+    finally:
+        state._loop = around  # type: ignore[misc]
+
+
 def _is_tensor_like(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
@@ -242,8 +270,11 @@ def _summary(value: Any) -> str:
     """A value for a repr; tensors and arrays by dtype and shape, also inside lists, tuples and dicts."""
     if _is_tensor_like(value):
         return f"Tensor(dtype={value.dtype}, shape={tuple(value.shape)})"
-    if isinstance(value, (list, tuple)) and value and _is_tensor_like(value[0]):
+    if isinstance(value, (list, tuple)) and value and all(map(_is_tensor_like, value)):
         return f"{type(value).__name__}[{len(value)}] of tensors with shapes {[tuple(item.shape) for item in value]}"
+    if type(value) in (list, tuple):
+        inside = ", ".join(map(_summary, value))
+        return f"[{inside}]" if type(value) is list else f"({inside}{',' * (len(value) == 1)})"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key!r}: {_summary(item)}" for key, item in value.items()) + "}"
     return repr(value)
@@ -305,6 +336,22 @@ def fork_values(values: Mapping[str, Any], memo: dict[int, Any]) -> dict[str, An
             kind = type(value).__name__
             raise InvalidInputError(f"the value `{name}` ({kind}) cannot be copied: {error}") from error
     return forked
+
+
+_UNCHANGEABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
+def own_default(default: Any) -> Any:
+    """The default of an input for one call, so that what a block writes into it does not reach the next call.
+
+    What cannot be copied is shared by all calls.
+    """
+    if type(default) in _UNCHANGEABLE:
+        return default
+    try:
+        return fork_value(default, {})
+    except Exception:
+        return default
 
 
 def fork_block_state(state: BlockState, memo: dict[int, Any]) -> BlockState:

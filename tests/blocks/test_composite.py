@@ -6,11 +6,12 @@ import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from loopwright import ModularPipelineBlocks, OutputParam, PipelineState, SequentialPipelineBlocks
+from loopwright import InputParam, ModularPipelineBlocks, OutputParam, PipelineState, SequentialPipelineBlocks
 from tests.blocks.arithmetic import (
     Add,
     AddIndex,
@@ -183,3 +184,22 @@ def test_threads_that_call_one_tree_at_once_do_not_disturb_each_other() -> None:
     inner.sub_blocks.insert("meet", Meet, 1)
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(lambda x: pipe(None, PipelineState({"x": x}))[1].x, (1, 1000))) == alone
+
+
+def test_a_declaration_may_depend_on_an_object_that_the_block_holds() -> None:
+    class Masks(ModularPipelineBlocks):
+        def __init__(self) -> None:
+            super().__init__()
+            self.settings = SimpleNamespace(mask=False)
+
+        @property
+        def inputs(self) -> list[InputParam]:
+            return [InputParam("x"), *([InputParam("mask")] if self.settings.mask else [])]
+
+        def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+            return components, state
+
+    blocks = SequentialPipelineBlocks.from_blocks_dict({"masks": Masks})
+    assert blocks.input_names == ["x"]
+    blocks.sub_blocks["masks"].settings.mask = True
+    assert blocks.input_names == ["x", "mask"]

@@ -46,7 +46,7 @@ def test_a_value_that_nobody_writes_is_not_carried() -> None:
 
 def test_a_value_that_is_written_first_by_a_block_that_may_be_skipped_is_carried() -> None:
     assert carried(maybe=MaybeWriteB, reads=Copy("b", "c"), writes=Copy("a", "b")) == [
-        "`b` goes from one iteration to the next: `maybe.double` and `writes` writes it, `reads` reads it"
+        "`b` goes from one iteration to the next: `maybe.double` and `writes` write it, `reads` reads it"
     ]
 
 

@@ -466,3 +466,61 @@ def test_a_none_becomes_the_default_of_the_first_block_that_reads_it(library: Si
     before = Leaf([Read("a", 3)], [], 0)
     pipe = build(counting(Read("a", required=True), before=before), library).init_pipeline()
     assert pipe(a=None, output="a") == 3
+
+
+# A state that wrapper and blocks share
+
+
+class OnTheState(LoopSequentialPipelineBlocks):
+    """Gives its blocks the state that it got itself, and `j`."""
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        for j in range(2):
+            components, state = self.loop_step(components, state, j=j)
+        return components, state
+
+
+class AddBoth(ModularPipelineBlocks):
+    inputs = [InputParam("x", default=0)]
+    intermediate_outputs = [OutputParam("x")]
+
+    def __call__(self, components: Any, block_state: Any, i: int, j: int) -> tuple[Any, Any]:
+        block_state.x += 10 * j + i
+        return components, block_state
+
+
+class FailsAtJ(ModularPipelineBlocks):
+    inputs = [InputParam("at")]
+
+    def __call__(self, components: Any, state: Any, j: int) -> tuple[Any, Any]:
+        if state.get("at") == j:
+            raise ValueError("here")
+        return components, state
+
+
+def test_blocks_of_an_inner_loop_see_the_variables_of_a_wrapper_that_works_on_the_state_itself() -> None:
+    loop = OnTheState.from_blocks_dict({"inner": Repeat.from_blocks_dict({"add": AddBoth})})
+    assert loop.init_pipeline()(steps=3, output="x") == 36
+
+
+def test_each_of_two_loops_on_one_state_counts_its_own_iterations() -> None:
+    class SetAt(ModularPipelineBlocks):
+        intermediate_outputs = [OutputParam("at")]
+
+        def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+            state.at = 1
+            return components, state
+
+    fails = OnTheState.from_blocks_dict({"fails": FailsAtJ})
+    blocks = SequentialPipelineBlocks.from_blocks_dict({"first": fails, "set": SetAt(), "second": fails})
+    with pytest.raises(ValueError, match="here") as raised:
+        blocks.init_pipeline()()
+    assert raised.value.__notes__ == ["in block `second.fails`, iteration 1 of loop `second` (j=1)"]
+
+
+def test_iterate_may_return_any_iterator() -> None:
+    class Maps(LoopSequentialPipelineBlocks):
+        def iterate(self, components: Any, block_state: Any) -> Any:
+            return iter([{"j": 0}, {"j": 1}])
+
+    assert Maps.from_blocks_dict({"fails": FailsAtJ}).init_pipeline()(at=5, output="at") == 5

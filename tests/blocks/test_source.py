@@ -5,8 +5,11 @@ Seen through the inputs of a loop, from which the variables that it always gives
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -321,3 +324,223 @@ def test_what_the_wrapper_hands_to_others_may_be_anything() -> None:
             yield {"i": 1}
 
     assert undeclared(reads_plainly, Prepares) == []
+
+
+# What writes in a way that is not followed
+
+
+class Reads(ModularPipelineBlocks):
+    """Reads `noise` in the first iteration, which a part of the loop has to write before."""
+
+    intermediate_outputs = [OutputParam("z")]
+
+    def __call__(self, components: Any, block_state: Any, i: int) -> tuple[Any, Any]:
+        block_state.z = block_state.noise + 1
+        return components, block_state
+
+
+class SetsByMethod(LoopSequentialPipelineBlocks):
+    def iterate(self, components: Any, block_state: Any) -> Iterator[dict[str, Any]]:
+        block_state.set("noise", 1)
+        yield {"i": 0}
+
+
+class SetsByAnotherName(LoopSequentialPipelineBlocks):
+    def iterate(self, components: Any, block_state: Any) -> Iterator[dict[str, Any]]:
+        state = block_state
+        state.noise = 1
+        yield {"i": 0}
+
+
+class CallsItOtherwise(LoopSequentialPipelineBlocks):
+    def iterate(self, components: Any, values: Any) -> Iterator[dict[str, Any]]:
+        values.noise = 1
+        yield {"i": 0}
+
+
+class Annotates(LoopSequentialPipelineBlocks):
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        values: Any = self.get_block_state(state)
+        values.noise = 1
+        components, values = self.loop_step(components, values, i=0)
+        self.set_block_state(state, values)
+        return components, state
+
+
+class NamesWithin(LoopSequentialPipelineBlocks):
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        (values := self.get_block_state(state)).noise = 1
+        components, values = self.loop_step(components, values, i=0)
+        self.set_block_state(state, values)
+        return components, state
+
+
+class Shares(LoopSequentialPipelineBlocks):
+    """Its blocks find what earlier blocks of the pipeline have written."""
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        state.set("noise", 1)
+        components, state = self.loop_step(components, state, i=0)
+        return components, state
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [SetsByMethod, SetsByAnotherName, CallsItOtherwise, Annotates, NamesWithin, Shares],
+    ids=lambda c: c.__name__,
+)
+def test_a_value_that_the_wrapper_writes_in_any_way_is_not_blamed(loop: Any) -> None:
+    assert loop.from_blocks_dict({"reads": Reads}).init_pipeline()(output="z") == 2
+
+
+def sets_by_method(self: Any, components: Any, block_state: Any, i: int) -> Any:
+    block_state.set("noise", 1)
+    return components, block_state
+
+
+def sets_by_another_name(self: Any, components: Any, block_state: Any, i: int) -> Any:
+    state = block_state
+    state.noise = 1
+    return components, block_state
+
+
+def sets_in_its_dict(self: Any, components: Any, block_state: Any, i: int) -> Any:
+    block_state.__dict__["noise"] = 1
+    return components, block_state
+
+
+def sets_in_a_list(self: Any, components: Any, block_state: Any, i: int) -> Any:
+    for state in [block_state]:
+        state.noise = 1
+    return components, block_state
+
+
+def sets_within(self: Any, components: Any, block_state: Any, i: int) -> Any:
+    def put() -> None:
+        block_state.noise = 1
+
+    put()
+    return components, block_state
+
+
+def sets_by_with(self: Any, components: Any, block_state: Any, i: int) -> Any:
+    with nullcontext(1) as block_state.noise:
+        block_state.more = block_state.noise
+    return components, block_state
+
+
+@pytest.mark.parametrize(
+    "body",
+    [sets_by_method, sets_by_another_name, sets_in_its_dict, sets_in_a_list, sets_within, sets_by_with],
+    ids=lambda body: body.__name__,
+)
+def test_a_value_that_an_earlier_block_writes_in_any_way_is_not_blamed(body: Any) -> None:
+    class Writes(ModularPipelineBlocks):
+        __call__ = body
+
+    assert YieldsDict.from_blocks_dict({"writes": Writes, "reads": Reads}).init_pipeline()(output="z") == 2
+
+
+class StepsOfAnother(LoopSequentialPipelineBlocks):
+    """Calls the `loop_step` of a loop that it holds, with other variables than its own."""
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.get_block_state(state)
+        self.other.loop_step(components, block_state, t=1)  # type: ignore[attr-defined]
+        components, block_state = self.loop_step(components, block_state, i=0)
+        return components, state
+
+
+class StepsByAnotherName(LoopSequentialPipelineBlocks):
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state, step = self.get_block_state(state), self.loop_step
+        components, block_state = step(components, block_state, i=0, t=1)
+        return components, state
+
+
+def test_what_is_given_to_the_step_of_another_loop_is_not_what_a_loop_gives() -> None:
+    assert always(StepsOfAnother) == {"i"}
+    assert refuses(StepsOfAnother)
+
+
+def test_of_a_step_that_is_called_by_another_name_nothing_is_known() -> None:
+    assert always(StepsByAnotherName) == set()
+    assert not refuses(StepsByAnotherName)
+
+
+def test_a_source_that_was_edited_since_it_was_loaded_tells_nothing(tmp_path: Path) -> None:
+    text = """
+from loopwright import InputParam, LoopSequentialPipelineBlocks, ModularPipelineBlocks, OutputParam
+class AddOne(ModularPipelineBlocks):
+    inputs = [InputParam("x", default=0)]
+    intermediate_outputs = [OutputParam("x")]
+    def __call__(self, components, block_state, i):
+        block_state.x += 1
+        return components, block_state
+class Twice(LoopSequentialPipelineBlocks):
+    def iterate(self, components, block_state):
+        for i in range(2):
+            yield {"i": i}
+"""
+    added = """
+class New(ModularPipelineBlocks):
+    def __call__(self, components, block_state, i):
+        block_state.x = block_state.absent
+        return components, block_state
+"""
+    file = tmp_path / "edited_blocks.py"
+    file.write_text(text)
+    spec = importlib.util.spec_from_file_location("edited_blocks", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    first, rest = text.lstrip().split("\n", 1)
+    # where the source of `AddOne` was, that of another block is now
+    file.write_text(f"{first}{added}{rest}")
+    os.utime(file, (2e9, 2e9))
+    assert module.Twice.from_blocks_dict({"add": module.AddOne}).init_pipeline()(output="x") == 2
+
+
+# Values that are lost
+
+
+class PutsBackTheOld(LoopSequentialPipelineBlocks):
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.get_block_state(state)
+        for i in range(3):
+            components, state = self.loop_step(components, state, i=i)
+        self.set_block_state(state, block_state)
+        return components, state
+
+
+class Doubles(ModularPipelineBlocks):
+    inputs = [InputParam("x", required=True)]
+    intermediate_outputs = [OutputParam("x")]
+
+    def __call__(self, components: Any, block_state: Any, i: int) -> tuple[Any, Any]:
+        block_state.x = block_state.x * 2
+        return components, block_state
+
+
+class PutsBackANewOne(PutsBackTheOld):
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.get_block_state(state)
+        components, state = self.loop_step(components, state, i=0)
+        block_state.x = state.x + 1
+        self.set_block_state(state, block_state)
+        return components, state
+
+
+def test_a_wrapper_that_writes_old_values_over_those_of_its_blocks_is_told_so() -> None:
+    (error,) = [f for f in check(PutsBackTheOld.from_blocks_dict({"double": Doubles})) if f.severity == "error"]
+    assert (error.code, error.message) == (
+        "undone-value",
+        "`PutsBackTheOld` gives `state` to `loop_step`, and then writes `block_state` over it, which still has `x` "
+        "from before the loop",
+    )
+    assert error.suggestion == "write `components, block_state = self.loop_step(components, block_state, ...)`"
+
+
+def test_a_wrapper_that_sets_the_value_itself_is_not_blamed() -> None:
+    assert PutsBackANewOne.from_blocks_dict({"double": Doubles}).init_pipeline()(x=2, output="x") == 5

@@ -288,6 +288,8 @@ def build(node: Node, classes: SimpleNamespace, built: dict[int, Any] | None = N
     built = {} if built is None else built
     if id(node) not in built:
         built[id(node)] = _build(node, classes, built)
+        # a node that is gone could leave its id to another; no object has the id 0
+        built.setdefault(0, []).append(node)
     return built[id(node)]
 
 

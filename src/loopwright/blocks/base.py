@@ -21,7 +21,7 @@ from loopwright.errors import (
 )
 from loopwright.params import InputParam, OutputParam
 from loopwright.specs import ComponentSpec, ConfigSpec
-from loopwright.state import BlockState, PipelineState, loop_record
+from loopwright.state import BlockState, PipelineState, loop_record, own_default
 
 __all__ = ["ModularPipelineBlocks"]
 
@@ -225,6 +225,11 @@ class ModularPipelineBlocks(StoredBlocks):
             f"does the work of the block and returns `components, state`"
         )
 
+    def _bound_call(self) -> Callable[..., tuple[Any, Any]]:
+        """What a composite calls to run the block."""
+        call: Callable[..., tuple[Any, Any]] = type(self).__call__.__get__(self)
+        return call
+
     def get_block_state(self, state: PipelineState | BlockState) -> BlockState:
         """The block's view of the state: its inputs, with defaults where a value is missing or None.
 
@@ -242,7 +247,8 @@ class ModularPipelineBlocks(StoredBlocks):
             if value is None:
                 if required:
                     raise MissingInputError(name, available=_names(state))
-                value = default
+                if default is not None:
+                    value = own_default(default)
             values[name] = value
         if groups:
             for kwargs_type in groups:
@@ -250,11 +256,10 @@ class ModularPipelineBlocks(StoredBlocks):
                 values.update(group)
                 values.setdefault(kwargs_type, {}).update(group)
                 loop_record(block_state).groups[kwargs_type] = list(group)
-        if holder is state and type(state) is BlockState:
-            outer = state._loop
-            if outer is not None and outer.variables is not None:
-                loop = loop_record(block_state)
-                loop.outer_variables = loop.variables = outer.variables
+        outer = state._loop
+        if outer is not None and outer.variables is not None:
+            loop = loop_record(block_state)
+            loop.outer_variables = loop.variables = outer.variables
         return block_state
 
     def set_block_state(self, state: PipelineState | BlockState, block_state: BlockState) -> None:

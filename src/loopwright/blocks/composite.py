@@ -12,6 +12,7 @@ from loopwright.blocks.base import ModularPipelineBlocks
 from loopwright.blocks.declarations import is_list, misspelt_attributes, require_declarations
 from loopwright.blocks.driving import driver_of
 from loopwright.blocks.facts import cached, combine_outputs, fresh, union, walk
+from loopwright.blocks.missing_component import missing_component
 from loopwright.blocks.sub_blocks import SubBlocks
 from loopwright.blocks.variables import loop_variables_of, missing_variable
 from loopwright.errors import (
@@ -233,7 +234,7 @@ class CompositePipelineBlocks(ModularPipelineBlocks):
         takes = names if wanted.any else [n for n in names if n in wanted.required or n in wanted.optional]
         return Step(
             name=name,
-            call=type(block).__call__.__get__(block),
+            call=block._bound_call(),
             variables=None if takes == names else tuple(takes),
             outputs=() if block.sub_blocks else tuple(sorted(block.certain_outputs)),
         )
@@ -302,7 +303,7 @@ def run_whole(blocks: ModularPipelineBlocks, components: Any, state: PipelineSta
 def explained(error: Exception, block: ModularPipelineBlocks, components: Any, state: Any) -> Exception:
     """The error itself, or what it means if it comes from taking apart what the block returned.
 
-    An error about None gets a note of the components of the block that are not loaded: most likely it is about them.
+    An error about None is most likely about a component of the block that is not loaded.
 
     Args:
         error: what the caller of the block caught.
@@ -320,7 +321,7 @@ def explained(error: Exception, block: ModularPipelineBlocks, components: Any, s
     single = re.search(r"non-iterable (\S+) object|'(\S+)' object is not iterable", text)
     if not raised_here or not (single or "unpack" in text):
         if "'NoneType' object" in text and not hasattr(error, "loopwright"):
-            _note_missing_components(error, block, components)
+            return missing_component(error, block, components)
         return error
     if single is None:
         return _wrong_return(block, state, "more than two values" if "too many" in text else "fewer than two values")
@@ -357,14 +358,6 @@ def check_returned(block: ModularPipelineBlocks, state: Any, now_components: Any
         raise _wrong_return(block, state, f"{kind_of(now_state)} as the state")
     if isinstance(now_components, states):
         raise _wrong_return(block, state, f"{kind_of(now_components)} as `components`")
-
-
-def _note_missing_components(error: Exception, block: ModularPipelineBlocks, components: Any) -> None:
-    missing = [name for name in block.component_names if name and getattr(components, name, None) is None]
-    if missing:
-        listed = ", ".join(f"`{name}`" for name in missing)
-        what = f"the component {listed} is" if len(missing) == 1 else f"the components {listed} are"
-        error.add_note(f"{what} not loaded: `pipe.update_components({', '.join(f'{name}=...' for name in missing)})`")
 
 
 def _wrong_return(block: ModularPipelineBlocks, state: Any, what: str) -> DefinitionError:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from enum import Enum
 from operator import is_
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from loopwright.blocks import epoch
@@ -93,7 +95,8 @@ def _append_stamp(block: ModularPipelineBlocks, stamp: list[Any]) -> bool:
     """Append all that the facts about a tree depend on, object by object.
 
     Returns:
-        Whether a change would advance the epoch. Lists and dicts that are attributes of a block can change unnoticed.
+        Whether a change would advance the epoch. Lists, dicts and objects that are attributes of a block can change
+        unnoticed.
     """
     settled = True
     stamp.append(block)
@@ -111,10 +114,18 @@ def _append_stamp(block: ModularPipelineBlocks, stamp: list[Any]) -> bool:
             settled = settled and isinstance(value, tuple)
         elif isinstance(getattr(value, "_cache", None), FactCache) and not any(value is seen for seen in stamp[:-1]):
             settled = _append_stamp(value, stamp) and settled
+        elif _has_attributes(value):
+            stamp.extend(vars(value).values())
+            settled = False
     for name, child in block._sub_blocks.items():
         stamp.append(name)
         settled = _append_stamp(child, stamp) and settled
     return settled
+
+
+def _has_attributes(value: Any) -> bool:
+    """Whether a value is an object whose attributes a declaration may depend on, such as settings."""
+    return bool(getattr(value, "__dict__", None)) and not isinstance(value, (type, FunctionType, Enum))
 
 
 def fresh(params: Iterable[Param]) -> list[Param]:

@@ -6,15 +6,13 @@ they got, and its blocks, `ModularLoopPipelineBlocks`, read and write it by `get
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 from loopwright.blocks.base import ModularPipelineBlocks
 from loopwright.blocks.loop import LoopSequentialPipelineBlocks
 from loopwright.errors import NotDefinedError
-from loopwright.params import InputParam
-from loopwright.state import BlockState, LoopRecord, PipelineState
+from loopwright.params import InputParam, OutputParam
+from loopwright.state import BlockState, PipelineState
 
 __all__ = ["IterativePipelineBlocks", "ModularLoopPipelineBlocks"]
 
@@ -44,11 +42,6 @@ class IterativePipelineBlocks(LoopSequentialPipelineBlocks):
     `loop_variables`; otherwise they are those that its source tells.
     """
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__call__" in cls.__dict__:
-            cls.__call__ = _with_own_record(cls.__dict__["__call__"])  # type: ignore[method-assign]
-
     def _reads(self) -> list[InputParam]:
         return self.loop_inputs
 
@@ -58,8 +51,9 @@ class IterativePipelineBlocks(LoopSequentialPipelineBlocks):
             # the blocks wrote to it themselves
             return
         written = {output.name for block in self.sub_blocks.values() for output in block.intermediate_outputs}
-        inputs = [param for param in self.loop_inputs if param.name not in written]
-        for param in [*self.loop_intermediate_outputs, *inputs]:
+        own: list[InputParam | OutputParam] = [*self.loop_intermediate_outputs]
+        own += [param for param in self.loop_inputs if param.name not in written]
+        for param in own:
             if param.name is not None and param.name in block_state:
                 state.set(param.name, block_state[param.name], param.kwargs_type)
 
@@ -68,24 +62,3 @@ class IterativePipelineBlocks(LoopSequentialPipelineBlocks):
             f"the loop `{type(self).__name__}` does not say what its iterations are: define "
             f"`__call__(self, components, state)`, which calls `self.loop_step(components, state, i=i)` for each"
         )
-
-
-def _with_own_record(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The `__call__` of a loop that, while it runs, counts its iterations and has its variables on the state.
-
-    The loops around it and inside it, which work on the same state, have theirs.
-    """
-
-    @wraps(call)
-    def called(self: Any, components: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
-        around = state._loop
-        state._loop = record = LoopRecord()
-        if around is not None:
-            record.outer_variables = record.variables = around.variables
-            record.groups = around.groups
-        try:
-            return call(self, components, state, *args, **kwargs)
-        finally:
-            state._loop = around
-
-    return called

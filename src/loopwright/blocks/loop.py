@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from loopwright.errors import (
 )
 from loopwright.params import InputParam, OutputParam
 from loopwright.specs import ComponentSpec, ConfigSpec
-from loopwright.state import BlockState, loop_record
+from loopwright.state import BlockState, loop_record, own_record
 
 __all__ = ["LoopSequentialPipelineBlocks", "hides_loop"]
 
@@ -154,7 +154,8 @@ class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
                 f"dict of the variables of each iteration"
             )
         driver = driver_of(components)
-        with closing(iterations):  # type: ignore[type-var]
+        ending: Any = closing(iterations) if hasattr(iterations, "close") else nullcontext()
+        with ending:
             for variables in iterations:
                 if type(variables) is not dict and not isinstance(variables, Mapping):
                     raise DefinitionError(
@@ -171,6 +172,15 @@ class LoopSequentialPipelineBlocks(CompositePipelineBlocks):
                     break
         self.set_block_state(state, block_state)
         return components, state
+
+    def _bound_call(self) -> Callable[..., tuple[Any, Any]]:
+        own = type(self).__call__ is not LoopSequentialPipelineBlocks.__call__
+        return self._call_apart if own else super()._bound_call()
+
+    def _call_apart(self, components: Any, state: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Run a wrapper that may let its blocks work on the state that it is given, as other loops do."""
+        with own_record(state):
+            return self(components, state, *args, **kwargs)
 
     def _wrong_names(self, variables: Mapping[Any, Any]) -> str:
         """What to tell an author whose `iterate` yielded names that cannot be those of loop variables."""

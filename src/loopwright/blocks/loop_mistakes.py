@@ -11,7 +11,8 @@ from loopwright.blocks.dataflow import execution_units
 from loopwright.blocks.facts import walk
 from loopwright.blocks.loop import LoopSequentialPipelineBlocks
 from loopwright.blocks.sequential import SequentialPipelineBlocks
-from loopwright.blocks.source import given_variables, positional_steps, state_access, wrapper_access
+from loopwright.blocks.source import given_variables, positional_steps
+from loopwright.blocks.state_access import stale_block_state, state_access, wrapper_access
 from loopwright.blocks.variables import RESERVED_VARIABLES, loop_variables_of, missing_variable, reserved_variable
 from loopwright.errors import did_you_mean
 
@@ -44,6 +45,7 @@ def loop_mistakes(tree: ModularPipelineBlocks) -> Iterator[LoopMistake]:
             yield from _positional_variables(path, block)
             yield from _reserved_variables(path, block)
             yield from _reads_before_writes(path, block)
+            yield from _undone_values(path, block)
 
 
 def _positional_variables(path: str, loop: LoopSequentialPipelineBlocks) -> Iterator[LoopMistake]:
@@ -135,3 +137,24 @@ def _reads_before_writes(path: str, loop: LoopSequentialPipelineBlocks) -> Itera
             )
             available.add(read)
         available.update(unit.intermediate_output_names, unit.input_names, access.writes if access else ())
+
+
+def _undone_values(path: str, loop: LoopSequentialPipelineBlocks) -> Iterator[LoopMistake]:
+    """Values that the blocks write to one state, and that the wrapper then overwrites with those of another."""
+    base = LoopSequentialPipelineBlocks
+    cls = type(loop)
+    names = stale_block_state(cls, base)
+    access = wrapper_access(cls, base)
+    if names is None or access is None:
+        return
+    written = {name for block in loop.sub_blocks.values() for name in block.intermediate_output_names}
+    undone = sorted(written.intersection(loop.input_names) - access.writes)
+    if undone:
+        state, block_state = names
+        yield LoopMistake(
+            "undone-value",
+            path,
+            f"`{cls.__name__}` gives `{state}` to `loop_step`, and then writes `{block_state}` over it, which still "
+            f"has {' and '.join(f'`{name}`' for name in undone)} from before the loop",
+            f"write `components, {block_state} = self.loop_step(components, {block_state}, ...)`",
+        )

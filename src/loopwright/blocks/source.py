@@ -1,5 +1,4 @@
-"""What the source of a block says about the names it uses: the loop variables that a loop gives, the values that it
-reads and writes on its `BlockState`.
+"""What the source of a block says about loops: the variables that one gives, and loops that a block hides.
 
 Sources are read, never run. Where a source is missing, or says it in a way that is not understood, the answer is that
 nothing is known, and the callers hold their peace.
@@ -11,19 +10,20 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 __all__ = [
     "GivenVariables",
-    "StateAccess",
     "given_variables",
     "has_loop_inside",
     "keeps_block_state",
+    "own_methods",
     "positional_steps",
-    "state_access",
-    "wrapper_access",
+    "steps_in",
+    "syntax_tree",
 ]
 
 
@@ -40,41 +40,38 @@ class GivenVariables:
     ever: frozenset[str]
 
 
-@dataclass
-class StateAccess:
-    """The names of values that a function reads and writes as attributes of its block state.
-
-    Attributes:
-        reads: read whatever happens, before the function itself writes them.
-        writes: written, perhaps only in some cases.
-        opaque: whether the block state is handed to other code, which may do anything with it.
-    """
-
-    reads: set[str] = field(default_factory=set)
-    writes: set[str] = field(default_factory=set)
-    opaque: bool = False
-
-
-_MAY_NOT_BE_EVALUATED = (
-    ast.BoolOp,
-    ast.IfExp,
-    ast.Lambda,
-    ast.GeneratorExp,
-    ast.ListComp,
-    ast.SetComp,
-    ast.DictComp,
-)
-
-
 @lru_cache(maxsize=4096)
-def _function(function: Any) -> ast.FunctionDef | None:
-    """The syntax tree of a function, None if its source cannot be had."""
+def syntax_tree(function: Any) -> ast.FunctionDef | None:
+    """The syntax tree of a function, None if its source cannot be had, or has been edited since it was loaded."""
     try:
-        source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
-        tree = ast.parse(source)
-    except (OSError, TypeError, SyntaxError):
+        inner = inspect.unwrap(function)
+        code = inner.__code__
+        tree = ast.parse(textwrap.dedent(inspect.getsource(inner)))
+    except (AttributeError, OSError, TypeError, SyntaxError):
         return None
-    return next((node for node in tree.body if isinstance(node, ast.FunctionDef)), None)
+    node = next((node for node in tree.body if isinstance(node, ast.FunctionDef)), None)
+    return node if node is not None and _is_source_of(node, code) else None
+
+
+def _is_source_of(node: ast.FunctionDef, code: CodeType) -> bool:
+    """Whether a function was loaded from this source, as far as its names tell."""
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    count = code.co_argcount + code.co_kwonlyargcount
+    if node.name != code.co_name or [argument.arg for argument in arguments] != list(code.co_varnames[:count]):
+        return False
+    attributes = {
+        inner.attr for statement in node.body for inner in ast.walk(statement) if isinstance(inner, ast.Attribute)
+    }
+    # names with two underscores in front are changed by the compiler
+    return {name for name in attributes if not name.startswith("__")} <= _names_in(code)
+
+
+def _names_in(code: CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= _names_in(constant)
+    return names
 
 
 def given_variables(loop_class: type, base: type) -> GivenVariables | None:
@@ -85,12 +82,12 @@ def given_variables(loop_class: type, base: type) -> GivenVariables | None:
         base: `LoopSequentialPipelineBlocks`, whose `__call__` gives what `iterate` yields.
     """
     if loop_class.__call__ is base.__call__:
-        function = _function(loop_class.iterate)  # type: ignore[attr-defined]
+        function = syntax_tree(loop_class.iterate)  # type: ignore[attr-defined]
         found = None if function is None else _yielded(function)
     else:
         found = []
-        for method in _own_methods(loop_class, base):
-            function = _function(method)
+        for method in own_methods(loop_class, base):
+            function = syntax_tree(method)
             steps = None if function is None else _passed_to_loop_step(function)
             if steps is None:
                 return None
@@ -100,7 +97,7 @@ def given_variables(loop_class: type, base: type) -> GivenVariables | None:
     return GivenVariables(frozenset.intersection(*found), frozenset.union(*found))
 
 
-def _own_methods(loop_class: type, base: type) -> Iterator[Any]:
+def own_methods(loop_class: type, base: type) -> Iterator[Any]:
     """The methods of a wrapper that it does not have from the base class."""
     for name in dir(loop_class):
         method = inspect.getattr_static(loop_class, name)
@@ -131,20 +128,32 @@ def _yielded(function: ast.FunctionDef) -> list[frozenset[str]] | None:
 
 def _passed_to_loop_step(function: ast.FunctionDef) -> list[frozenset[str]] | None:
     """For each call of `loop_step` the names of its keyword arguments; None if one gives variables in another way."""
-    found = []
-    for node in _steps(function):
-        names = _keyword_names(node)
-        if names is None or len(node.args) > 2:
+    found, calls = [], list(steps_in(function))
+    if sum(isinstance(node, ast.Attribute) and _is_own_step(node, function) for node in ast.walk(function)) > len(
+        calls
+    ):
+        return None  # it is called by another name
+    for call in calls:
+        names = _keyword_names(call)
+        if names is None or len(call.args) > 2:
             return None
         found.append(names - {"components", "state"})
     return found
 
 
-def _steps(function: ast.FunctionDef) -> Iterator[ast.Call]:
-    """The calls of `loop_step` in a function."""
+def steps_in(function: ast.FunctionDef) -> Iterator[ast.Call]:
+    """The calls of a loop's own `loop_step` in one of its methods."""
     for node in ast.walk(function):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "loop_step":
+        if isinstance(node, ast.Call) and _is_own_step(node.func, function):
             yield node
+
+
+def _is_own_step(node: ast.AST, method: ast.FunctionDef) -> bool:
+    """Whether code names `self.loop_step`, or `super().loop_step`."""
+    if not isinstance(node, ast.Attribute) or node.attr != "loop_step":
+        return False
+    own = {argument.arg for argument in method.args.args[:1]}
+    return ast.unparse(node.value) in {*own, "super()"}
 
 
 def positional_steps(loop_class: type, base: type) -> Iterator[tuple[list[str], list[str]]]:
@@ -155,44 +164,16 @@ def positional_steps(loop_class: type, base: type) -> Iterator[tuple[list[str], 
     """
     if inspect.getattr_static(loop_class, "loop_step") is not inspect.getattr_static(base, "loop_step"):
         return  # one of its own takes what it likes
-    for method in _own_methods(loop_class, base):
-        function = _function(method)
-        for call in () if function is None else _steps(function):
-            on_self = isinstance(call.func, ast.Attribute) and _is_name(call.func.value, "self")
-            if on_self and len(call.args) > 2 and not any(isinstance(value, ast.Starred) for value in call.args):
+    for method in own_methods(loop_class, base):
+        function = syntax_tree(method)
+        for call in () if function is None else steps_in(function):
+            if len(call.args) > 2 and not any(isinstance(value, ast.Starred) for value in call.args):
                 yield [ast.unparse(value) for value in call.args], [ast.unparse(keyword) for keyword in call.keywords]
 
 
 def _keyword_names(call: ast.Call) -> frozenset[str] | None:
     names = [keyword.arg for keyword in call.keywords]
     return None if None in names else frozenset(name for name in names if name is not None)
-
-
-@lru_cache(maxsize=4096)
-def state_access(function: Any) -> StateAccess | None:
-    """What a block's `__call__` does with the state it is given, None if its source cannot be had.
-
-    Only a block of a loop, which works on the shared `BlockState` itself, has its accesses listed. For one that calls
-    `self.get_block_state`, what it declares is all that it can see.
-    """
-    node = _function(function)
-    if node is None or len(node.args.args) < 3:
-        return None
-    return _access(node, node.args.args[2].arg, harmless=())
-
-
-def wrapper_access(loop_class: type, base: type) -> StateAccess | None:
-    """What the methods of a loop wrapper write to its block state, None if a source cannot be had."""
-    total = StateAccess()
-    for method in _own_methods(loop_class, base):
-        node = _function(method)
-        if node is None:
-            return None
-        for name in _block_state_names(node):
-            access = _access(node, name, harmless=("loop_step", "set_block_state", "iterate"))
-            total.writes |= access.writes
-            total.opaque |= access.opaque
-    return total
 
 
 def keeps_block_state(block_class: type, base: type) -> bool:
@@ -203,8 +184,8 @@ def keeps_block_state(block_class: type, base: type) -> bool:
         base: the class whose methods are not the block's own.
     """
     called: set[str] = set()
-    for method in _own_methods(block_class, base):
-        function = _function(method)
+    for method in own_methods(block_class, base):
+        function = syntax_tree(method)
         if function is None:
             return False
         called.update(
@@ -225,10 +206,10 @@ def has_loop_inside(block_class: type, base: type) -> bool:
         block_class: the class of the block.
         base: the class whose methods are not the block's own.
     """
-    functions = [function for method in _own_methods(block_class, base) if (function := _function(method)) is not None]
+    functions = [function for method in own_methods(block_class, base) if (function := syntax_tree(method)) is not None]
     if any(_moves_scheduler(loop) for function in functions for loop in _for_and_while(function)):
         return True
-    call = _function(block_class.__call__)
+    call = syntax_tree(block_class.__call__)
     return call is not None and any(_runs_blocks(loop) for loop in _for_and_while(call))
 
 
@@ -260,89 +241,3 @@ def _mentions_blocks(node: ast.AST) -> bool:
         and (inner.attr == "sub_blocks" or (inner.attr == "__call__" and ast.unparse(inner.value) == "super()"))
         for inner in ast.walk(node)
     )
-
-
-def _block_state_names(function: ast.FunctionDef) -> set[str]:
-    """The names that hold a block state: what `get_block_state` returned, and an argument called `block_state`."""
-    names = {argument.arg for argument in function.args.args if argument.arg == "block_state"}
-    for node in ast.walk(function):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-            called = node.value.func
-            if isinstance(called, ast.Attribute) and called.attr == "get_block_state":
-                names.update(target.id for target in node.targets if isinstance(target, ast.Name))
-    return names
-
-
-def _access(function: ast.FunctionDef, name: str, harmless: tuple[str, ...]) -> StateAccess:
-    access = StateAccess()
-    for node in ast.walk(function):
-        if isinstance(node, ast.Attribute) and _is_name(node.value, name) and not isinstance(node.ctx, ast.Load):
-            access.writes.add(node.attr)
-        elif isinstance(node, ast.Call):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
-            if called not in (*harmless, "getattr", "hasattr") and any(_is_name(item, name) for item in arguments):
-                access.opaque = True
-        elif isinstance(node, ast.Subscript) and _is_name(node.value, name) and not isinstance(node.ctx, ast.Load):
-            access.opaque = True
-    written: set[str] = set()
-    for kind, attribute in _certain_accesses(function.body, name):
-        if kind == "write":
-            written.add(attribute)
-        elif attribute not in written:
-            access.reads.add(attribute)
-    return access
-
-
-def _is_name(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name
-
-
-def _certain_accesses(body: list[ast.stmt], name: str) -> Iterator[tuple[str, str]]:
-    """Reads and writes of attributes in statements that run whatever the values are, in their order.
-
-    A statement that may return, and what comes after it, is left out; a write in a branch counts as a write, so that a
-    read after it is not blamed.
-    """
-    for statement in body:
-        if isinstance(statement, ast.With):
-            for item in statement.items:
-                yield from _reads_in(item.context_expr, name)
-            yield from _certain_accesses(statement.body, name)
-        elif isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
-            if isinstance(statement, ast.AugAssign):
-                yield from _reads_in(_as_load(statement.target), name)
-            if statement.value is not None:
-                yield from _reads_in(statement.value, name)
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            for target in targets:
-                yield from _writes_in(target, name)
-        elif isinstance(statement, (ast.Expr, ast.Return)):
-            if statement.value is not None:
-                yield from _reads_in(statement.value, name)
-        else:
-            yield from _writes_in(statement, name)
-        if any(isinstance(node, (ast.Return, ast.Raise)) for node in ast.walk(statement)):
-            return
-
-
-def _as_load(target: ast.expr) -> ast.expr:
-    return ast.Attribute(target.value, target.attr, ast.Load()) if isinstance(target, ast.Attribute) else target
-
-
-def _writes_in(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Attribute) and _is_name(inner.value, name) and not isinstance(inner.ctx, ast.Load):
-            yield "write", inner.attr
-
-
-def _reads_in(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
-    """Attributes that evaluating an expression reads for certain, not those that `and`, `or` or `if` may leave out."""
-    if isinstance(node, _MAY_NOT_BE_EVALUATED):
-        return
-    if isinstance(node, ast.Attribute) and _is_name(node.value, name) and isinstance(node.ctx, ast.Load):
-        if node.attr not in ("get", "set", "get_by_kwargs", "as_dict"):
-            yield "read", node.attr
-        return
-    for child in ast.iter_child_nodes(node):
-        yield from _reads_in(child, name)

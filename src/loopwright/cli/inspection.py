@@ -138,7 +138,8 @@ def import_target(target: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise InvalidInputError(f"there is no module {error.name}, here or installed") from error
+            hint = f"; write {target.replace('.py:', ':')}" if ".py:" in target else ""
+            raise InvalidInputError(f"there is no module {error.name}, here or installed{hint}") from error
         raise InvalidInputError(f"the module {module_name} cannot be imported: {error}") from error
     except Exception as error:
         raise InvalidInputError(f"the module {module_name} cannot be imported: {_in_a_line(error)}") from error

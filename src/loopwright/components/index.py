@@ -8,6 +8,8 @@ its name.
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,15 @@ from loopwright.components.kinds import kind_of_component, other_kind
 from loopwright.errors import ComponentLoadError, article, brief, did_you_mean
 from loopwright.specs import LOADING_FIELDS, ComponentSpec, ConfigSpec, Repository
 
-__all__ = ["CLASSIC_INDEX", "CREATED", "MODULAR_INDEX", "PipelineIndex", "read_index"]
+__all__ = [
+    "CLASSIC_INDEX",
+    "CREATED",
+    "MODULAR_INDEX",
+    "PipelineIndex",
+    "index_entry",
+    "library_and_class",
+    "read_index",
+]
 
 MODULAR_INDEX = "modular_model_index.json"
 CLASSIC_INDEX = "model_index.json"
@@ -24,7 +34,7 @@ CLASSIC_INDEX = "model_index.json"
 # diffusers passes over it
 CREATED = "_created_components"
 
-# an index names classes: they are looked for in these libraries alone, so that it does not choose what is imported
+# an index names classes: they are looked for in these libraries, and in what the user has imported
 _LIBRARIES = ("diffusers", "transformers")
 
 
@@ -70,9 +80,7 @@ class PipelineIndex:
                 f"belongs{self._written_by}; save the pipeline anew, or correct the file"
             )
         if spec.name in self.created:
-            library, class_name, config = self.created[spec.name]
-            made_from = {"config": config, "default_creation_method": "from_config"}
-            return replace(spec, type_hint=self._type_hint(spec, library, class_name), repo=None, **made_from)
+            return replace(spec, **self._creation(spec), default_creation_method="from_config", repo=None)
         if spec.name not in self.components:
             return spec
         library, class_name, fields = self.components[spec.name]
@@ -95,6 +103,20 @@ class PipelineIndex:
         """A configuration value's spec, with the value that the index has for it as the default."""
         return replace(spec, default=self.configs[spec.name]) if spec.name in self.configs else spec
 
+    def _creation(self, spec: ComponentSpec) -> dict[str, Any]:
+        """The class of a component that is made from a configuration, and the configuration."""
+        from diffusers.configuration_utils import ConfigMixin
+
+        library, class_name, config = self.created[str(spec.name)]
+        found = self._type_hint(spec, library, class_name)
+        if found is not spec.type_hint and not issubclass(found, ConfigMixin):
+            # a file does not choose what is called, and with what
+            raise ComponentLoadError(
+                f"{self._place} makes component `{spec.name}` from {article(class_name)} `{class_name}` of {library}, "
+                f"which is not made from a configuration; correct the file"
+            )
+        return {"type_hint": found, "config": config}
+
     def _type_hint(self, spec: ComponentSpec, library: str | None, class_name: str | None) -> Any:
         """The class of a component."""
         if class_name is None or _is_called(spec.type_hint, library, class_name):
@@ -110,24 +132,33 @@ class PipelineIndex:
 
     def _class(self, name: str, library: str | None, class_name: str) -> type[Any]:
         place = self._place
-        if library not in _LIBRARIES:
+        if library not in _LIBRARIES and library not in sys.modules:
             # the folder of a classic pipeline's own code in diffusers, such as `stable_diffusion`
             within = f"diffusers.pipelines.{library}"
             if not str(library).isidentifier() or importlib.util.find_spec(within) is None:
                 raise ComponentLoadError(
-                    f"{place} takes component `{name}` from the library `{library}`; only classes of "
-                    f"{' and '.join(_LIBRARIES)}, and those that the blocks name, are loaded. Load it yourself, and "
-                    f"give it to `pipe.update_components({name}=...)`"
+                    f"{place} takes component `{name}` from `{library}`, and an index does not choose what is "
+                    f"imported; if you trust it, `import {library}` before"
                 )
             library = within
-        module = importlib.import_module(library)
+        module = importlib.import_module(str(library))
         found = getattr(module, class_name, None)
         if not isinstance(found, type):
             raise ComponentLoadError(
-                f"{place} says that component `{name}` is {article(class_name)} `{class_name}`, which {library} "
-                f"{getattr(module, '__version__', '')} does not have"
+                f"{place} says that component `{name}` is {article(class_name)} `{class_name}`, which "
+                f"{' '.join(filter(None, (library, getattr(module, '__version__', None))))} does not have"
                 f"{did_you_mean(class_name, [known for known in dir(module) if known[0].isupper()])}{self._written_by}"
             )
+        if found.__module__.startswith(("diffusers.utils.dummy_", "transformers.utils.dummy_")):
+            # what stands there in the place of a class that needs more packages
+            backends: Any = getattr(found, "_backends")  # noqa: B009, mypy knows no such attribute of a class
+            try:
+                importlib.import_module(found.__module__.partition(".")[0]).utils.requires_backends(found, backends)
+            except ImportError as error:
+                said = " ".join(str(error).split())
+                raise ComponentLoadError(
+                    f"component `{name}` of {place} needs a package that is not installed: {said}"
+                ) from error
         return found
 
     @property
@@ -213,3 +244,28 @@ def _is_here(folder: Path, cls: Any) -> bool:
         return any(name.endswith((".safetensors", ".bin")) for name in names)
     config = getattr(cls, "config_name", None)
     return config in names if config is not None else any("config" in name for name in names)
+
+
+def index_entry(component: Any, spec: ComponentSpec) -> tuple[str | None, str | None, dict[str, Any]]:
+    """What an index says of a component: its library, its class, and where it is loaded from.
+
+    Args:
+        component: the component, None if it is not loaded.
+        spec: its spec.
+    """
+    type_hint = library_and_class(spec.type_hint if isinstance(spec.type_hint, type) else None)
+    fields = {name: getattr(spec, name) for name in LOADING_FIELDS}
+    return *library_and_class(component), {"type_hint": type_hint, **fields}
+
+
+def library_and_class(component: Any) -> tuple[str | None, str | None]:
+    """The library of a component, or of a class, and the name of the class, as an index has them."""
+    from diffusers.pipelines.pipeline_loading_utils import _fetch_class_library_tuple
+
+    if component is None:
+        return None, None
+    if not hasattr(component, "__module__"):
+        # an object of a builtin class, such as a number
+        component = type(component)
+    library, name = _fetch_class_library_tuple(component)
+    return str(library), str(name)

@@ -1,0 +1,73 @@
+"""What it means that a block failed on a None: most likely one of its components is not there."""
+
+from __future__ import annotations
+
+import dis
+from typing import Any
+
+from loopwright.blocks.base import ModularPipelineBlocks
+from loopwright.errors import MissingComponentError
+
+__all__ = ["missing_component"]
+
+_LOADS = frozenset({"LOAD_ATTR", "LOAD_CLASSDEREF", "LOAD_DEREF", "LOAD_FAST", "LOAD_GLOBAL", "LOAD_METHOD", "LOAD_NAME"})
+
+
+def missing_component(error: Exception, block: ModularPipelineBlocks, components: Any) -> Exception:
+    """The error to raise for one about None.
+
+    Where the expression that was None is a component of the block (`components.vae`, or a variable `vae`), that it is
+    not there is what is wrong. A component may be None, and another thing may be None as well: elsewhere the error
+    stays what it is, with a note of what is not loaded.
+
+    Args:
+        error: an `AttributeError` or a `TypeError` about None that came out of the block.
+        block: the block.
+        components: what the block was called with.
+    """
+    missing = [str(name) for name in block.component_names if name and getattr(components, name, None) is None]
+    if not missing:
+        return error
+    given = f"`pipe.update_components({', '.join(f'{name}=...' for name in missing)})`"
+    name = _name_of_none(error)
+    if name not in missing:
+        listed = ", ".join(f"`{each}`" for each in missing)
+        what = f"the component {listed} is" if len(missing) == 1 else f"the components {listed} are"
+        error.add_note(f"{what} not loaded: {given}")
+        return error
+    spec = getattr(components, "_component_specs", {}).get(name)
+    loaded = "`pipe.load_components()`, or " if getattr(spec, "pretrained_model_name_or_path", None) else ""
+    explained = MissingComponentError(
+        f"`{type(block).__name__}` works with the component `{name}`, which is not loaded: {loaded}{given}"
+    )
+    explained.__cause__ = error
+    return explained.with_traceback(error.__traceback__)
+
+
+def _name_of_none(error: Exception) -> str | None:
+    """The name of what was None where an error was raised: of the attribute, or of the variable."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return None
+    instructions = list(dis.get_instructions(traceback.tb_frame.f_code))
+    failed = next((each for each in instructions if each.offset == traceback.tb_lasti), None)
+    if failed is None or failed.positions is None or failed.positions.end_lineno is None:
+        return None
+    start, end = _range(failed)
+    # what is called, asked or gone through stands at the beginning of the expression that failed
+    inner = [
+        (_range(each)[1], each.offset, each.argval)
+        for each in instructions
+        if each.offset < failed.offset and each.opname in _LOADS and _range(each)[0] == start and _range(each)[1] <= end
+    ]
+    return str(max(inner)[2]) if inner else None
+
+
+def _range(instruction: dis.Instruction) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Where the expression of an instruction begins in the source, and where it ends."""
+    where = instruction.positions
+    numbers = (-1 if where is None or number is None else number for number in (where or ())[:4])
+    first, last, begin, stop = numbers
+    return (first, begin), (last, stop)
