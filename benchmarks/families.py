@@ -20,7 +20,7 @@ def converted(repetitions: int) -> list[Result]:
     components = flux.components()
     ours, theirs = (with_components(each, components) for each in (from_diffusers(blocks), blocks))
     assert torch.equal(call(ours), call(theirs))
-    times = in_turns(lambda: call(ours), lambda: call(theirs), calls=4, repetitions=repetitions)
+    times = in_turns(lambda: call(ours), lambda: call(theirs), calls=10, repetitions=repetitions)
     title = f"a call of diffusers' Flux, converted, {STEPS} steps with tiny models"
     return [Result(title, *times, bar=1.0)]
 

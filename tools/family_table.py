@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,18 @@ def table(outcomes: Outcomes) -> str:
             exceptions = [case for case in cases if column == "resumes" and case.not_resumed]
             cells.append(f"{cell}, but for one" if exceptions else cell)
             notes += [f"- `{workflow_name(case)}` is not resumed: {case.not_resumed}." for case in exceptions]
+        notes += [
+            f"- `{workflow_name(case)}` is run without {_listed(case.remove)}: {case.why_removed}."
+            for case in cases
+            if case.remove
+        ]
         batch = outcomes.noted.get((BATCH, names[0]), {}).get("batch", "**no**")
         lines.append(f"| `{family}` | {workflows(family)} | {' | '.join([*cells, batch])} |")
     return "\n".join([*lines, "", *notes])
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(f"`{name}`" for name in names)
 
 
 def part(page: str) -> str:
@@ -119,7 +129,7 @@ def main() -> int:
     options = ["-q", "-m", "", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     failed = pytest.main([*options, *tests], plugins=[outcomes])
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(f"{BEGIN}\n")
-    after = rest.partition(f"\n{END}")[2]
+    after = rest.partition(END)[2]
     PAGE.write_text(f"{before}{BEGIN}\n{table(outcomes)}\n{END}{after}", encoding="utf-8")
     print(f"wrote {PAGE.name}: {len(FAMILIES)} families of diffusers {diffusers.__version__}, {len(ALL)} workflows")
     return int(failed)

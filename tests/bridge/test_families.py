@@ -1,13 +1,13 @@
 """Every family of diffusers, on tiny components: the bits of diffusers, watched, cut short, resumed, side by side.
 
-The main workflow of each family is tested always, and so are those that are hard in a way of their own; all others by
-`make families-thorough`.
+Of each family the main workflow is tested always, and so are those that are hard in a way of their own. Of all others
+the bits are, and the rest by `make families-thorough`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,24 @@ CASES = [pytest.param(case, id=str(case), marks=[] if case in SHORT else [pytest
 
 
 @pytest.fixture(scope="module", params=CASES)
-def family(request: pytest.FixtureRequest) -> Iterator[Family]:
+def family(request: pytest.FixtureRequest) -> Family:
+    return Family(request.param)
+
+
+@pytest.fixture(scope="module", params=[case for case in ALL if case not in SHORT], ids=str)
+def other_workflow(request: pytest.FixtureRequest) -> Family:
     return Family(request.param)
 
 
 def test_a_family_gives_the_bits_of_diffusers(family: Family) -> None:
+    has_the_bits_of_diffusers(family)
+
+
+def test_other_workflows_give_the_bits_of_diffusers(other_workflow: Family) -> None:
+    has_the_bits_of_diffusers(other_workflow)
+
+
+def has_the_bits_of_diffusers(family: Family) -> None:
     theirs = family.theirs(**family.case.call())
     assert family.result.values.keys() == theirs.values.keys()
     assert differing(family.result, theirs) == []
@@ -53,7 +66,7 @@ def test_a_cancelled_run_is_resumed_with_the_calls_that_were_left(family: Family
         return
     expected = family.calls_of_result
     before = len(family.calls.names)
-    run = family.pipe.start(**family.case.call(), checkpoint=Checkpoint(tmp_path / "run"))
+    run = family.pipe.stream(**family.case.call(), checkpoint=Checkpoint(tmp_path / "run"))
     for number, _ in enumerate(run, 1):
         if number == (family.case.total + 1) // 2:
             run.cancel()

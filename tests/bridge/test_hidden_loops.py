@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def test_only_what_goes_through_iterations_counts() -> None:
 
 
 @pytest.fixture(scope="module", params=["HeliosAuto-text2video", "Cosmos3Omni-transfer", "MiniMaxMusic3-chunks"])
-def family(request: pytest.FixtureRequest) -> Iterator[Family]:
+def family(request: pytest.FixtureRequest) -> Family:
     return Family(of(request.param))
 
 

@@ -166,15 +166,37 @@ def test_each_iteration_of_both_loops_is_an_event() -> None:
 @pytest.mark.parametrize("iterations", range(1, 9))
 def test_a_run_that_was_cancelled_anywhere_is_resumed(iterations: int, tmp_path: Path) -> None:
     pipe = pipeline()
-    run = pipe.start(**INPUTS, checkpoint=Checkpoint(tmp_path / "run"))
+    run = pipe.stream(**INPUTS, checkpoint=Checkpoint(tmp_path / "run"))
     for number, _ in enumerate(run, 1):
         if number == iterations:
             run.cancel()
     with pytest.raises(RunCancelledError):
         run.result()
-    resumed = pipe.resume(tmp_path / "run")
-    assert sum(1 for _ in resumed) == 9 - iterations
+    events: list[Any] = []
+    resumed = pipe.resume(tmp_path / "run", callbacks=events.append)
     assert resumed.result().get("chunks") == expected()
+    assert len(events) == 9 - iterations
+
+
+def test_a_loop_that_is_told_to_end_ends_and_the_loop_around_it_goes_on() -> None:
+    run = pipeline().stream(**INPUTS)
+    for number, event in enumerate(run):
+        if number == 0:
+            assert event.path == "chunks.denoise"
+            run.stop_loop("chunks.denoise")
+    x, chunks = INPUTS["x"], []
+    for k in range(INPUTS["num_chunks"]):
+        x += k
+        for t in INPUTS["timesteps"][: 1 if k == 0 else 2]:
+            x -= x / 2 + t
+        chunks.append(x)
+    assert run.result().get("chunks") == chunks
+
+
+def test_without_iterations_the_inputs_pass_through() -> None:
+    state = pipeline()(**{**INPUTS, "num_chunks": 0})
+    assert state.get("x") == INPUTS["x"]
+    assert state.get("seen") == 0
 
 
 def test_an_error_is_located_in_the_loop_that_it_came_from() -> None:
@@ -241,13 +263,13 @@ def test_loops_of_both_styles_nest_in_each_other(tmp_path: Path) -> None:
         for t in INPUTS["timesteps"]:
             x -= x / 2 + t
     assert pipe(**INPUTS, output="x") == x
-    run = pipe.start(**INPUTS, checkpoint=Checkpoint(tmp_path / "run"))
+    run = pipe.stream(**INPUTS, checkpoint=Checkpoint(tmp_path / "run"))
     positions = []
     for event in run:
         positions.append(event.position)
         if len(positions) == 5:
             run.cancel()
     assert positions[:3] == [(("", 0), ("denoise", 0)), (("", 0), ("denoise", 1)), (("", 0),)]
-    resumed = pipe.resume(tmp_path / "run")
-    assert [event.position for event in resumed][:2] == [(("", 1),), (("", 2), ("denoise", 0))]
-    assert resumed.result().get("x") == x
+    events: list[Any] = []
+    assert pipe.resume(tmp_path / "run", callbacks=events.append).result().get("x") == x
+    assert [event.position for event in events][:2] == [(("", 1),), (("", 2), ("denoise", 0))]

@@ -75,7 +75,7 @@ def streams_and_resumes(pipe: Any, folder: Path, iterations: int, **more: Any) -
     assert sum(1 for _ in run) == iterations
     assert differing(run.result(), state) == []
     calls.names = []
-    cancelled = pipe.start(**given(**more), checkpoint=Checkpoint(folder / "run"))
+    cancelled = pipe.stream(**given(**more), checkpoint=Checkpoint(folder / "run"))
     for number, _ in enumerate(cancelled, 1):
         if number == (iterations + 1) // 2:
             cancelled.cancel()

@@ -12,6 +12,9 @@ __all__ = ["missing_component"]
 
 _LOADS = frozenset({"LOAD_ATTR", "LOAD_CLASSDEREF", "LOAD_DEREF", "LOAD_FAST", "LOAD_GLOBAL", "LOAD_METHOD", "LOAD_NAME"})
 
+# what works with the value that the instruction before it made
+_OF_ONE_VALUE = frozenset({"BEFORE_WITH", "GET_ITER", "LOAD_ATTR", "LOAD_METHOD"})
+
 
 def missing_component(error: Exception, block: ModularPipelineBlocks, components: Any) -> Exception:
     """The error to raise for one about None.
@@ -51,18 +54,19 @@ def _name_of_none(error: Exception) -> str | None:
         traceback = traceback.tb_next
     if traceback is None:
         return None
-    instructions = list(dis.get_instructions(traceback.tb_frame.f_code))
-    failed = next((each for each in instructions if each.offset == traceback.tb_lasti), None)
-    if failed is None or failed.positions is None or failed.positions.end_lineno is None:
-        return None
-    start, end = _range(failed)
-    # what is called, asked or gone through stands at the beginning of the expression that failed
-    inner = [
-        (_range(each)[1], each.offset, each.argval)
-        for each in instructions
-        if each.offset < failed.offset and each.opname in _LOADS and _range(each)[0] == start and _range(each)[1] <= end
-    ]
-    return str(max(inner)[2]) if inner else None
+    before: list[dis.Instruction] = []
+    for instruction in dis.get_instructions(traceback.tb_frame.f_code):
+        if instruction.offset == traceback.tb_lasti:
+            if instruction.opname in _OF_ONE_VALUE:
+                before = before[-1:]
+            else:
+                # what is called, or has items, stands at the beginning of the expression that failed
+                start, end = _range(instruction)
+                before = [each for each in before if _range(each)[0] == start and _range(each)[1] <= end]
+            loads = [(_range(each)[1], each.offset, each.argval) for each in before if each.opname in _LOADS]
+            return str(max(loads)[2]) if loads else None
+        before.append(instruction)
+    return None
 
 
 def _range(instruction: dis.Instruction) -> tuple[tuple[int, int], tuple[int, int]]:

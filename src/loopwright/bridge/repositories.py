@@ -9,14 +9,16 @@ from typing import Any
 
 import diffusers
 import diffusers.modular_pipelines.modular_pipeline as library
+from diffusers.utils import dynamic_modules_utils
 from diffusers.utils.import_utils import _is_distribution_installed
 from packaging.specifiers import SpecifierSet
 
 import loopwright.diffusion
 from loopwright.blocks.sub_blocks import as_block
+from loopwright.bridge.folder_code import class_in_folder
 from loopwright.bridge.pipelines import bridged_pipeline_class, modular_class_of, pipeline_class_of_family
 from loopwright.components import CLASSIC_INDEX, MODULAR_INDEX, Repository, read_index
-from loopwright.errors import ComponentLoadError, did_you_mean
+from loopwright.errors import BlockTypeError, ComponentLoadError, did_you_mean
 from loopwright.pipeline import ModularPipeline
 from loopwright.specs.repository import HUB_OPTIONS
 
@@ -53,20 +55,29 @@ def blocks_of_repository(repository: Repository, trust_remote_code: bool) -> tup
             raise ComponentLoadError(
                 f"{CLASSIC_INDEX} of {repository} names the pipeline `{index.pipeline_class}`, which diffusers "
                 f"{diffusers.__version__} does not have"
+                f"{did_you_mean(str(index.pipeline_class), [name for name in dir(diffusers) if 'Pipeline' in name])}"
             )
-        cls = bridged_pipeline_class(modular_class_of(classic, index.configs))
+        try:
+            cls = bridged_pipeline_class(modular_class_of(classic, index.configs))
+        except BlockTypeError as error:
+            raise ComponentLoadError(
+                f"the pipeline of {CLASSIC_INDEX} of {repository} has no blocks: {error}"
+            ) from error
         return cls, blocks_by_name(cls.default_blocks_name)
     theirs: Any = getattr(diffusers, index.pipeline_class or "", None)
     if not (isinstance(theirs, type) and issubclass(theirs, library.ModularPipeline)):
         theirs = library.ModularPipeline
     name = index.blocks_class or theirs.default_blocks_name
     if name is None:
-        raise ComponentLoadError(f"{MODULAR_INDEX} of {repository} does not name the class of its blocks")
+        raise ComponentLoadError(
+            f"{MODULAR_INDEX} of {repository} does not name the class of its blocks; make the pipeline with blocks of "
+            f"your own: `blocks.init_pipeline({repository.source!r})`"
+        )
     made = blocks_by_name(name, f"{MODULAR_INDEX} of {repository}")
     if not made.sub_blocks and theirs.default_blocks_name is not None:
         # blocks that were put together without a class of their own: those of the family stand for them
         made = blocks_by_name(theirs.default_blocks_name)
-    elif not made.sub_blocks and type(made).__name__ in _WITHOUT_CLASS:
+    elif name in _WITHOUT_CLASS:
         raise ComponentLoadError(
             f"{MODULAR_INDEX} of {repository} does not say what its blocks are: they were put together without a class "
             f"of their own. Make them again, and call `blocks.init_pipeline({repository.source!r})`"
@@ -168,14 +179,20 @@ def _own_blocks(
     _require_packages(repository, config.get("requirements") or {})
     if repository.file(_in(subfolder, file)) is None:
         # blocks that are installed; what else is not there is an error that names the class
-        return blocks_by_name(class_name, f"{_in(subfolder, CODE_CONFIG)} of {repository}")
-    from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
-
-    options = {**repository.options, "revision": repository.revision, "subfolder": subfolder}
-    try:
-        cls = get_class_from_dynamic_module(
-            repository.source, module_file=file, class_name=class_name, trust_remote_code=True, **options
+        return blocks_by_name(class_name, f"{_in(subfolder, CODE_CONFIG)} of {repository}, which has no {file},")
+    if dynamic_modules_utils.DIFFUSERS_DISABLE_REMOTE_CODE:
+        raise ComponentLoadError(
+            f"{repository} brings code of its own, `{class_name}` in {_in(subfolder, file)}, and the environment variable "
+            f"DIFFUSERS_DISABLE_REMOTE_CODE forbids that it runs"
         )
+    try:
+        if repository.folder is not None:
+            cls = class_in_folder(repository.folder / (subfolder or ""), module, class_name)
+        else:
+            options = {**repository.options, "revision": repository.revision, "subfolder": subfolder}
+            cls = dynamic_modules_utils.get_class_from_dynamic_module(
+                repository.source, module_file=file, class_name=class_name, trust_remote_code=True, **options
+            )
         accepted = inspect.signature(cls).parameters
         made = cls(**{name: value for name, value in arguments.items() if name in accepted})
     except Exception as error:

@@ -29,6 +29,7 @@ class Case:
         fewer: the inputs of a call with fewer steps, where `steps_input` does not say it.
         iterations: how many iterations there are, of any loop; None for as many as steps.
         remove: names of blocks that are taken out.
+        why_removed: why they are.
         prompt: the name of the input that says what is to be made; its values for two requests.
         together: makes the inputs of a call of so many requests that are not those of a call of one.
         not_resumed: why a run cannot be saved and resumed; empty if it can.
@@ -46,6 +47,7 @@ class Case:
     fewer: dict[str, Any] = field(default_factory=dict)
     iterations: int | None = None
     remove: tuple[str, ...] = ()
+    why_removed: str = ""
     prompt: str = "prompt"
     prompts: tuple[Any, Any] = ("red apple", "two blue birds")
     together: Callable[[int], dict[str, Any]] = lambda count: {}

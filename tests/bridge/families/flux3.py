@@ -10,7 +10,7 @@ from diffusers.modular_pipelines.flux3.image_processor import Flux3ImageProcesso
 from tests.bridge.families.case import Case, picture, seeded
 from tests.bridge.families.flux2 import flux2_autoencoder
 from tests.bridge.families.text import WIDTH
-from tests.bridge.families.vision import qwen3_vl, qwen3_vl_processor
+from tests.bridge.families.vision import qwen3_5, qwen3_vl, qwen3_vl_processor
 
 __all__ = ["CASES"]
 
@@ -19,6 +19,8 @@ _LAYERS = (1, 2)
 
 def flux3(flow_map: bool = False) -> dict[str, Any]:
     return {
+        "prompt_upsampler": qwen3_5(),
+        "prompt_upsampler_processor": qwen3_vl_processor(),
         "text_encoder": qwen3_vl(),
         "tokenizer": qwen3_vl_processor(),
         "transformer": seeded(
@@ -43,23 +45,25 @@ def distilled() -> dict[str, Any]:
     return flux3(flow_map=True)
 
 
+def given(**more: Any) -> dict[str, Any]:
+    # another language model rewrites the prompt first
+    return {"max_new_tokens": 24, "text_encoder_out_layers": _LAYERS, "output_type": "pt", **more}
+
+
 def inputs() -> dict[str, Any]:
-    return {"height": 32, "width": 32, "text_encoder_out_layers": _LAYERS, "output_type": "pt"}
+    return given(height=32, width=32)
 
 
 def with_image() -> dict[str, Any]:
     # of its own size, and cut back to it: the canvas is larger
-    return {"image": picture(40, 56), "text_encoder_out_layers": _LAYERS, "output_type": "pt"}
+    return given(image=picture(40, 56))
 
-
-# another language model rewrites the prompt; the documentation says how to leave it out
-_UPSAMPLER = ("prompt_upsampler",)
 
 CASES = [
-    Case(family, blocks, workflow, components, given, remove=_UPSAMPLER)
+    Case(family, blocks, workflow, components, inputs_of_workflow)
     for family, blocks, components in [
         ("flux3", "Flux3AutoBlocks", flux3),
         ("flux3-distilled", "Flux3DistilledAutoBlocks", distilled),
     ]
-    for workflow, given in [("text2image", inputs), ("image_conditioned", with_image)]
+    for workflow, inputs_of_workflow in [("text2image", inputs), ("image_conditioned", with_image)]
 ]

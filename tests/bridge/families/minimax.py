@@ -155,6 +155,7 @@ CASES = [
         lambda: {"output_type": "pt"},
         iterations=3,
         remove=("semantic_generator",),
+        why_removed="the frames of three chunks are given instead",
         prompt="frame_hiddens",
         prompts=(_frames(1), _frames(2)),
         hard=True,

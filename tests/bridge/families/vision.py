@@ -9,6 +9,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
     Qwen2VLProcessor,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLProcessor,
@@ -17,7 +19,7 @@ from transformers import (
 from tests.bridge.families.case import seeded
 from tests.bridge.families.text import QWEN, WIDTH, qwen_tokenizer
 
-__all__ = ["qwen2_5_vl", "qwen2_vl_processor", "qwen3_vl", "qwen3_vl_processor"]
+__all__ = ["qwen2_5_vl", "qwen2_vl_processor", "qwen3_5", "qwen3_vl", "qwen3_vl_processor"]
 
 _TOKENS = {"vision_start_token_id": 259, "vision_end_token_id": 260, "image_token_id": 262, "video_token_id": 263}
 _ROPE = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
@@ -40,6 +42,26 @@ def qwen3_vl(cls: Any = Qwen3VLForConditionalGeneration, seed: int = 3, **text: 
         **_TOKENS,
     )
     return seeded(cls, config, seed=seed)
+
+
+def qwen3_5(seed: int = 3) -> Qwen3_5ForConditionalGeneration:
+    """One layer of linear attention, one of full attention."""
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 0], "partial_rotary_factor": 0.25}
+    config = Qwen3_5Config(
+        text_config={
+            **QWEN,
+            "max_position_embeddings": 8192,
+            "layer_types": ["linear_attention", "full_attention"],
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 2,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+            "rope_parameters": {**rope, "mrope_interleaved": True},
+        },
+        vision_config={**_VISION, "patch_size": 16, "num_position_embeddings": 16},
+        **_TOKENS,
+    )
+    return seeded(Qwen3_5ForConditionalGeneration, config, seed=seed)
 
 
 class _WithoutVideos:

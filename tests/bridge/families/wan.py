@@ -125,15 +125,17 @@ def with_both() -> dict[str, Any]:
     return {**with_image(), "resized_last_image": picture(16, 16, seed=1)}
 
 
-# the last picture is cropped with torchvision, which the tests do without
-_LAST_IMAGE_RESIZE = ("image_encoder.last_image_resize", "vae_encoder.last_image_resize")
+_LAST_IMAGE_RESIZE: dict[str, Any] = {
+    "remove": ("image_encoder.last_image_resize", "vae_encoder.last_image_resize"),
+    "why_removed": "these crop the last picture with torchvision, which the tests do without",
+}
 
 CASES = [
     Case("wan", "WanBlocks", None, wan, inputs, steps=5),
     Case("wan", "WanBlocks", None, wan_with_apg, inputs, steps=5, hard=True, name="Wan-apg"),
     Case("wan", "Wan22Blocks", None, wan22, inputs, steps=5, hard=True),
     Case("wan-i2v", "WanImage2VideoAutoBlocks", "image2video", wan_i2v, with_image, steps=4),
-    Case("wan-i2v", "WanImage2VideoAutoBlocks", "flf2v", wan_flf2v, with_both, steps=4, remove=_LAST_IMAGE_RESIZE),
+    Case("wan-i2v", "WanImage2VideoAutoBlocks", "flf2v", wan_flf2v, with_both, steps=4, **_LAST_IMAGE_RESIZE),
     Case("wan-i2v", "Wan22Image2VideoBlocks", None, wan22_i2v, with_image, steps=5),
     Case("wan-vace", "Wan22VaceBlocks", None, wan22_vace, inputs, steps=5),
 ]
