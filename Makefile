@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "$(PYTHON) is older than Python 3.11. Try: make env PYTHON=python3.11" >&2; exit 1; }
 	@echo "Installing Loopwright and what it needs into $(VENV): a minute or more, most of it for torch"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --editable '.[dev,train]'
+	@$(BIN)/python -m pip install --quiet --editable '.[server,dev,train]'
 	@touch $@
 
 .PHONY: demo
@@ -69,6 +69,23 @@ types: env ## the types of src/
 bench: env ## measure against diffusers and write docs/performance.md
 	$(BIN)/python -m benchmarks
 
+.PHONY: bench-serving
+bench-serving: env ## measure the server against other ways to serve, and write docs/serving-performance.md: minutes
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks.serving
+
+.PHONY: server-crash-loop
+server-crash-loop: env ## kill a server under load 50 times: no job is lost, or computed twice: minutes
+	$(BIN)/python -m tools.server_crash_loop
+
+.PHONY: api-fuzz
+api-fuzz: env ## thousands of requests made from the description of the server's API: minutes
+	$(BIN)/python -m tools.api_fuzz
+
+.PHONY: soak
+soak: env ## 64 clients that connect, cancel and vanish for 20 minutes: the server stays as it is
+	$(BIN)/python -m tools.soak
+
 .PHONY: crash-loop
 crash-loop: env ## kill a run at every iteration and at random moments, resume it, some twice, compare: minutes
 	$(BIN)/python -m tools.crash_loop
@@ -84,6 +101,10 @@ diffusers-tests: env ## diffusers' own tests of modular pipelines, of the checko
 .PHONY: batching-schedules
 batching-schedules: env ## random schedules of requests to a batch, with faults, against each request alone: minutes
 	$(BIN)/python -m tools.batching_schedules
+
+.PHONY: batching-costs
+batching-costs: env ## what batching gains, and what its deterministic mode costs
+	$(BIN)/python -m tools.batching_costs
 
 .PHONY: train
 train: env ## train the embedded model again, from its data on: hours; continues where it stopped

@@ -271,11 +271,12 @@ class Schedules:
 
         def callback(place: int, request: Request) -> Any:
             def on_event(event: Any) -> None:
-                if event.index == request.at and request.fate == "is cancelled":
-                    runs[place].cancel()
-                if event.index == request.at and request.fate == "is paused":
-                    runs[place].pause()
+                # the first may come before it is in its place
                 with changed:
+                    if event.index == request.at and request.fate == "is cancelled":
+                        runs[place].cancel()
+                    if event.index == request.at and request.fate == "is paused":
+                        runs[place].pause()
                     iterations[0] += 1
                     changed.notify_all()
 

@@ -30,6 +30,9 @@ NEEDED = ("tests/__init__.py", "tests/conftest.py", "tests/testing_utils.py")
 OFFLINE = re.compile(r"OfflineModeIsEnabled|LocalEntryNotFoundError|hub cannot be reached|no network|outgoing traffic")
 
 # Tests that fail here on purpose. docs/compatibility.md has each reason in full.
+_NO_BLOCK = (
+    "what is put together has classes that are no blocks, which is an error; there, they fail when they are called"
+)
 ON_PURPOSE = {
     "TestBlockKwargsTypeInputs.test_user_inputs_passed_by_name_are_not_tagged": (
         "an input that no block has is an error; there, it is ignored"
@@ -37,6 +40,10 @@ ON_PURPOSE = {
     "TestModularCustomBlocks.test_trust_remote_code_not_propagated_to_external_repo": (
         "a component that cannot be loaded is an error; there, a warning, and the component is None"
     ),
+    "TestCustomBlockRequirements.test_conditional_block_requirements_save_load": _NO_BLOCK,
+    "TestCustomBlockRequirements.test_loop_block_requirements_save_load": _NO_BLOCK,
+    "TestCustomBlockRequirements.test_sequential_block_requirements_save_load": _NO_BLOCK,
+    "TestCustomBlockRequirements.test_sequential_block_requirements_warnings": _NO_BLOCK,
 }
 
 NO_NETWORK = """

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import torch
 
+from loopwright.components import turns
+from tests.run.blocks import PATIENCE
+
 DEVICE = torch.device("cpu", 0)
 
 
@@ -27,6 +30,7 @@ class Simulated:
         moves: the models that were moved, by name, and where to, in the order of the moves.
         calls: how often each model was called.
         most: the most memory that was taken at a time.
+        together: how many calls of each model were made at a time, at most.
         faults: what must not happen: a model that was moved in a call, or called elsewhere.
         during: called in each call of a model, by its name.
         full: whether a model that is moved there fails when a part of it has come.
@@ -39,6 +43,7 @@ class Simulated:
         self.calls: Counter[str] = Counter()
         self.inside: Counter[str] = Counter()
         self.most = 0
+        self.together: Counter[str] = Counter()
         self.faults: list[str] = []
         self.during: dict[str, Callable[[], Any]] = {}
         self.full = False
@@ -78,7 +83,7 @@ class Simulated:
 
             return call
 
-        members = {method: recorded(method) for method in calls}
+        members = {method: recorded(method) for method in calls} | {"get_memory_footprint": lambda model: size}
         place = property(lambda model: vars(model).get("place", torch.device("cpu")))
         model.__class__ = type(cls.__name__, (cls,), {"to": to, "device": place, **members})
         return model
@@ -105,10 +110,17 @@ class Simulated:
                 self.faults.append(f"{name} was called on {model.device}")
             self.calls[name] += 1
             self.inside[name] += 1
+            self.together[name] = max(self.together[name], self.inside[name])
 
     def ended(self, name: str) -> None:
         with self.lock:
             self.inside[name] -= 1
+
+
+def until_waiting(count: int) -> None:
+    """Until so many runs wait for models."""
+    with turns._changed:
+        assert turns._changed.wait_for(lambda: len(turns._waits) >= count, PATIENCE)
 
 
 def linear(seed: int, size: int = 8) -> torch.nn.Linear:

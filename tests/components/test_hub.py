@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import torch
 
 import loopwright
 from loopwright.bridge import from_diffusers
+from loopwright.components.fetching import files_of
 from loopwright.errors import ComponentLoadError, ComponentSaveError, InvalidInputError
 from tests.bridge.families import flux
 from tests.components.hub import TOKEN, Hub
@@ -212,3 +216,67 @@ def test_without_the_network_the_message_says_so(
         "nothing can be pushed to x offline: take `HF_HUB_OFFLINE` out of the environment, or save to a folder"
     )
     assert not (tmp_path / "x").exists()
+
+
+def test_a_new_process_finds_the_hub_by_its_environment(pipe: Any, hub: Hub, tmp_path: Path) -> None:
+    pipe.push_to_hub("me/tiny", token=TOKEN)
+    script = (
+        "import loopwright\n"
+        "pipe = loopwright.ModularPipeline.from_pretrained('me/tiny', workflow='text2image')\n"
+        "pipe.load_components()\n"
+        "pipe.push_to_hub('me/again')\n"
+        "print(pipe.null_component_names)\n"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_TOKEN": TOKEN}
+    del environment["HF_HUB_OFFLINE"]
+    ran = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+    weights = {name: data for name, data in hub.repos["me/tiny"].files().items() if name.endswith(".safetensors")}
+    again = hub.repos["me/again"].files()
+    assert weights == {name: again[name] for name in weights}
+
+
+def test_files_are_downloaded_before_the_first_component_is_loaded(
+    pipe: Any, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe.push_to_hub("me/tiny", token=TOKEN)
+    again = loopwright.ModularPipeline.from_pretrained("me/tiny", workflow="text2image")
+    load = loopwright.ComponentSpec.load
+    asked: list[int] = []
+
+    def counted(spec: loopwright.ComponentSpec, **options: Any) -> Any:
+        before = len(hub.requests)
+        component = load(spec, **options)
+        asked.extend(".safetensors" in request and "GET" in request for request in hub.requests[before:])
+        return component
+
+    monkeypatch.setattr(loopwright.ComponentSpec, "load", counted)
+    again.load_components()
+    assert sum("GET" in request and request.endswith(".safetensors") for request in hub.requests) == 4
+    assert not any(asked)
+
+
+def test_the_files_of_a_component_are_those_that_it_is_loaded_from() -> None:
+    names = [
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.bin",
+        "vae/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.onnx",
+        "text/config.json",
+        "text/model-00001-of-00002.safetensors",
+        "text/model-00002-of-00002.safetensors",
+        "text/model.safetensors.index.json",
+        "text/model.fp16-00001-of-00001.safetensors",
+        "text/model.safetensors.index.fp16.json",
+        "old/config.json",
+        "old/pytorch_model.bin",
+        "config.json",
+        "model.safetensors",
+    ]
+    assert files_of(names, "vae", None) == ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
+    assert files_of(names, "vae", "fp16") == ["vae/config.json", "vae/diffusion_pytorch_model.fp16.safetensors"]
+    assert files_of(names, "text", None) == names[5:9]
+    assert files_of(names, "text", "fp16") == [names[5], *names[9:11]]
+    assert files_of(names, "old", None) == names[11:13]
+    assert files_of(names, "", None) == names[13:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import diffusers
 import pytest
 import torch
 from diffusers.quantizers import PipelineQuantizationConfig
+from safetensors.torch import load_file, save_file
 
 import loopwright
 from loopwright.bridge import from_diffusers
@@ -162,6 +164,19 @@ def test_a_package_that_quantizes_and_is_not_installed_is_named(saved: Path) -> 
     )
 
 
+def test_the_rest_of_a_model_is_random_if_that_is_said(saved: Path, tmp_path: Path) -> None:
+    vae = flux.kl_autoencoder()
+    vae.save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["decoder.conv_out.bias"]
+    save_file(weights, file, metadata={"format": "pt"})
+    pipe = unloaded(saved)
+    told = {"ignore_mismatched_sizes": True, "low_cpu_mem_usage": False}
+    pipe.load_components("vae", pretrained_model_name_or_path=str(tmp_path), subfolder=None, **told)
+    assert pipe.vae.decoder.conv_out.bias.isfinite().all()
+
+
 def test_a_misspelt_option_is_an_error(saved: Path) -> None:
     for misspelt, meant in [("dtpye", "dtype"), ("quantisation_config", "quantization_config"), ("varient", "variant")]:
         with pytest.raises(UnknownInputError) as caught:
@@ -261,3 +276,31 @@ def test_trust_in_a_pipeline_is_not_trust_in_what_its_index_names(with_code: Pat
     )
     pipe.update_components(net=pipe.get_component_spec("net").load(trust_remote_code=True))
     assert type(pipe.net).__name__ == "Tiny"
+
+
+def test_having_nothing_to_load_is_told_with_what_is_missing() -> None:
+    class Needs(loopwright.ModularPipelineBlocks):
+        expected_components = [loopwright.ComponentSpec("net"), loopwright.ComponentSpec("other")]
+
+        def __call__(self, components: Any, state: Any) -> Any:
+            return components, state
+
+    pipe = Needs().init_pipeline()
+    with pytest.warns(UserWarning) as caught:
+        pipe.load_components()
+    assert [str(warning.message) for warning in caught] == [
+        "nothing was loaded: components `net`, `other` are missing and have no place to come from; give "
+        "`pipe.update_components(net=..., other=...)`"
+    ]
+    assert caught[0].filename == __file__
+    pipe.update_components(net=1)
+    with pytest.warns(UserWarning, match=r"component `other` is missing and has no place to come from; .*\(other=..."):
+        pipe.load_components()
+
+
+def test_having_nothing_to_load_is_well_where_nothing_is_missing(saved: Path) -> None:
+    pipe = loopwright.ModularPipeline.from_pretrained(saved)
+    pipe.load_components()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe.load_components()

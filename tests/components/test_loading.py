@@ -146,10 +146,8 @@ def test_an_index_that_is_not_json_is_named(tmp_path: Path) -> None:
             {"vae": ["diffusers", "AutoencoderKLL"]},
             "an `AutoencoderKLL`, which diffusers 0.42.1 does not have, did you mean `AutoencoderKL`?",
         ),
-        (
-            {"vae": ["os", "system"]},
-            "only classes of diffusers and transformers, and those that the blocks name, are loaded",
-        ),
+        ({"vae": ["os", "system"]}, "is a `system`, which os does not have"),
+        ({"vae": ["no_such", "Model"]}, "an index does not choose what is imported"),
         ({"_class_name": "NoSuchPipeline"}, "names the pipeline `NoSuchPipeline`, which diffusers"),
         ({"_class_name": 3}, "has 3 as `_class_name`; it must be a name"),
     ],
@@ -160,6 +158,16 @@ def test_an_index_that_names_what_there_is_not(
     with pytest.raises(ComponentLoadError) as caught:
         loopwright.ModularPipeline.from_pretrained(edited(classic, tmp_path / "edited", **changes))
     assert message in str(caught.value)
+
+
+def test_an_index_of_an_older_version_is_read(classic: Path, tmp_path: Path) -> None:
+    """Before 0.37, diffusers called the place of a component `repo`."""
+    place = {"type_hint": ["diffusers", "AutoencoderKL"], "repo": str(classic), "subfolder": "vae", "variant": None}
+    index = {"_class_name": "FluxModularPipeline", "_blocks_class_name": "FluxAutoBlocks", "vae": [None, None, place]}
+    (tmp_path / "modular_model_index.json").write_text(json.dumps(index))
+    pipe = loopwright.ModularPipeline.from_pretrained(tmp_path)
+    pipe.load_components()
+    assert isinstance(pipe.vae, diffusers.AutoencoderKL)
 
 
 BLOCKS = """

@@ -7,19 +7,23 @@ import threading
 from typing import Any
 from unittest import mock
 
+import accelerate
 import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.hooks import apply_group_offloading
 from diffusers.modular_pipelines import components_manager
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loopwright import ComponentsManager, ComponentSpec, InputParam, ModularPipelineBlocks, OutputParam
+from loopwright.batching import batched
 from loopwright.components.offload import AutoOffloadStrategy, is_offloaded
 from loopwright.diffusion import embedded_pipeline
 from loopwright.errors import InvalidInputError, RunCancelledError, RunStateError, RunTimeoutError
-from tests.components.simulated import DEVICE, Simulated, hook, linear
+from loopwright.run.exclusive import needs_exclusive
+from tests.components.simulated import DEVICE, Simulated, hook, linear, until_waiting
 from tests.run.blocks import PATIENCE, Steps, Turnstile, in_threads, join_run_threads, pipeline
 
 SIZE = 8 * 8 * 4  # bytes of one of the models
@@ -378,28 +382,41 @@ def test_a_copy_of_an_offloaded_model_is_a_model_of_its_own(device: Simulated) -
     assert models["first"](starts(1)[0]).abs().sum() > 0
 
 
-def test_a_pipeline_runs_where_its_models_are_brought(device: Simulated) -> None:
+INPUTS = {"prompt": "red apple", "num_inference_steps": 2, "output": "images", "output_type": "np"}
+
+
+@pytest.fixture
+def pictures(device: Simulated) -> Any:
+    """The embedded model on a device with room for its largest component, and a picture that it makes elsewhere."""
     embedded = embedded_pipeline(workflow="text2image")
     embedded.set_progress_bar_config(disable=True)
-    inputs = {"prompt": "red apple", "num_inference_steps": 2, "output": "images", "output_type": "np"}
-
-    def generator() -> torch.Generator:
-        return torch.Generator().manual_seed(1)
-
-    expected = embedded(**inputs, generator=generator())
-    manager = offloading()
+    expected = embedded(**INPUTS, generator=torch.Generator().manual_seed(1))
     models = {
-        name: device.put(copy.deepcopy(component), name, ("forward", "decode") if name == "vae" else ("forward",))
+        name: device.put(component, name, ("forward", "decode") if name == "vae" else ("forward",))
         for name, component in embedded.components.items()
         if isinstance(component, torch.nn.Module)
     }
     device.budget = max(sum(weight.nbytes for weight in model.parameters()) for model in models.values()) + 1
-    pipe = embedded.blocks.init_pipeline(components_manager=manager)
+    pipe = embedded.blocks.init_pipeline(components_manager=offloading())
     pipe.set_progress_bar_config(disable=True)
-    pipe.update_components(**{**embedded.components, **models})
+    pipe.update_components(**embedded.components)
+    return pipe, expected
+
+
+def test_a_pipeline_runs_where_its_models_are_brought(device: Simulated, pictures: Any) -> None:
+    pipe, expected = pictures
     assert pipe._execution_device == DEVICE
-    runs = [pipe.start(**inputs, generator=generator()) for _ in range(3)]
+    runs = [pipe.start(**INPUTS, generator=torch.Generator().manual_seed(1)) for _ in range(3)]
     assert all(np.array_equal(run.result(), expected) for run in runs)
+    assert device.faults == []
+    assert device.most <= device.budget
+
+
+def test_calls_of_an_offloaded_model_are_merged_where_it_is_brought(device: Simulated, pictures: Any) -> None:
+    pipe, expected = pictures
+    with batched(pipe, max_batch=3) as batch:
+        runs = [batch.start(**INPUTS, generator=torch.Generator().manual_seed(1)) for _ in range(3)]
+        assert all(np.allclose(run.result(), expected, atol=1e-4) for run in runs)
     assert device.faults == []
     assert device.most <= device.budget
 
@@ -430,6 +447,82 @@ def test_room_is_made_as_in_diffusers(sizes: list[int], needs: int, free: int, m
             for strategy in (AutoOffloadStrategy, components_manager.AutoOffloadStrategy)
         )
     assert sorted(found.model_id for found in ours) == sorted(found.model_id for found in theirs)
+
+
+def test_a_pipeline_with_offloaded_models_is_not_moved(device: Simulated) -> None:
+    pipe = calling(offloading(), **models_of(device))
+    with pytest.raises(RunStateError) as raised:
+        pipe.to("cpu")
+    assert str(raised.value) == (
+        "`first` is offloaded, so it moves to its device when it is called: leave it to that, or call "
+        "`disable_auto_cpu_offload()` of the `ComponentsManager` before"
+    )
+    pipe.to(torch.float64)
+    assert pipe.first.weight.dtype == torch.float64
+
+
+def test_a_model_that_is_offloaded_in_groups_places_itself(device: Simulated, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.budget = ROOM
+    models = models_of(device, NAMES[:2])
+    apply_group_offloading(models["first"], onload_device=torch.device("cpu"), offload_type="leaf_level")
+    manager = ComponentsManager()
+    for name, model in models.items():
+        manager.add(name, model)
+    with pytest.warns(UserWarning, match="one that is offloaded in groups takes less of the device"):
+        manager.enable_auto_cpu_offload(DEVICE, memory_reserve_margin=0)
+    [x] = starts(1)
+    models["second"](x)
+    assert torch.equal(models["first"](x), linear(0)(x))
+    # it made room, and was not moved itself
+    assert device.moves == [("second", "cpu:0"), ("second", "cpu")]
+    assert device.faults == ["first was called on cpu"]
+
+
+def test_models_that_are_offloaded_by_a_manager_of_diffusers_are_called_one_at_a_time(device: Simulated) -> None:
+    """Its hooks move what others use: two runs that call its models at the same time would disturb each other."""
+    device.budget = ROOM
+    models = models_of(device)
+    alone = calling(ComponentsManager(), **{name: linear(seed) for seed, name in enumerate(NAMES)})
+    expected = [alone(x=x, output="x") for x in starts(4)]
+    theirs = components_manager.ComponentsManager()
+    for name, model in models.items():
+        theirs.add(name, model)
+    theirs.enable_auto_cpu_offload(DEVICE, memory_reserve_margin=0)
+    pipe = calling(ComponentsManager(), **models)
+    assert pipe._needs_exclusive()
+    device.during["first"] = turnstile = Turnstile()
+    runs = [pipe.start(x=starts(1)[0], output="x")]
+    turnstile.wait()
+    another = calling(ComponentsManager(), "second", second=models["second"]).start(x=starts(1)[0])
+    until_waiting(1)
+    runs += [pipe.start(x=x, output="x") for x in starts(4)[1:]]
+    turnstile.let_go(100)
+    another.result()
+    assert all(torch.equal(run.result(), value) for run, value in zip(runs, expected, strict=True))
+    assert device.faults == []
+    assert device.most <= device.budget
+
+
+def test_a_model_whose_parts_are_brought_in_its_call_is_called_by_one_run_at_a_time(
+    device: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopwright.components.guarded._has_accelerator", lambda: True)
+    models = models_of(device)
+    pipe = calling(ComponentsManager(), **models)
+    assert not pipe._needs_exclusive()
+    apply_group_offloading(models["first"], onload_device=torch.device("cpu"), offload_type="leaf_level")
+    hooked = accelerate.cpu_offload(torch.nn.Sequential(linear(1)), torch.device("cpu"))
+    assert needs_exclusive([models["first"]])
+    assert needs_exclusive([hooked])
+    assert not needs_exclusive([accelerate.dispatch_model(linear(1), {"": "cpu"}, force_hooks=True)])
+    assert pipe._needs_exclusive()
+    device.during["first"] = turnstile = Turnstile()
+    runs = [pipe.start(x=x) for x in starts(3)]
+    turnstile.wait()
+    turnstile.let_go(100)
+    for run in runs:
+        run.result()
+    assert device.together["first"] == 1
 
 
 def test_a_device_that_does_not_tell_its_memory_is_refused_at_once() -> None:

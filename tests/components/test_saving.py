@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from diffusers.image_processor import VaeImageProcessor
 import loopwright
 from loopwright.bridge import from_diffusers
 from loopwright.diffusion import embedded_pipeline
-from loopwright.errors import ComponentSaveError, UnknownInputError
+from loopwright.errors import ComponentLoadError, ComponentSaveError, UnknownInputError
 from tests.bridge.families import flux
 
 INDEX = "modular_model_index.json"
@@ -293,6 +294,38 @@ def test_classes_of_ones_own_are_saved_and_loaded_if_the_blocks_name_them(tmp_pa
     again = UsesOwn().init_pipeline(tmp_path)
     again.load_components()
     assert again.net.width == 3
+
+
+class OwnAutoencoder(diffusers.AutoencoderKL):
+    pass
+
+
+def test_a_class_of_ones_own_in_the_place_of_another_is_loaded_if_its_module_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = from_diffusers(diffusers.FluxAutoBlocks()).init_pipeline()
+    pipe.update_components(vae=OwnAutoencoder(block_out_channels=(4,), norm_num_groups=1))
+    pipe.save_pretrained(tmp_path)
+    again = loopwright.ModularPipeline.from_pretrained(tmp_path)
+    again.load_components()
+    assert isinstance(again.vae, OwnAutoencoder)
+    monkeypatch.delitem(sys.modules, __name__)
+    with pytest.raises(
+        ComponentLoadError, match="an index does not choose what is imported; if you trust it, `import "
+    ):
+        loopwright.ModularPipeline.from_pretrained(tmp_path)
+
+
+def test_an_index_does_not_choose_what_is_called(tmp_path: Path) -> None:
+    index = {"_class_name": "FluxModularPipeline", "_blocks_class_name": "FluxAutoBlocks"}
+    created = {"image_processor": ["subprocess", "Popen", {"args": ["true"]}]}
+    (tmp_path / INDEX).write_text(json.dumps({**index, "_created_components": created}))
+    with pytest.raises(ComponentLoadError) as caught:
+        loopwright.ModularPipeline.from_pretrained(tmp_path)
+    assert str(caught.value) == (
+        f"{INDEX} of {tmp_path} makes component `image_processor` from a `Popen` of subprocess, which is not made from "
+        "a configuration; correct the file"
+    )
 
 
 class Own:

@@ -9,15 +9,15 @@ import importlib.util
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-__all__ = ["class_in_folder"]
+__all__ = ["code_in_folder"]
 
 _lock = threading.Lock()
 
 
-def class_in_folder(folder: Path, module: str, class_name: str) -> Any:
-    """A class in a file of a folder. The file may import others beside it with a dot.
+def code_in_folder(folder: Path, module: str) -> ModuleType:
+    """The module that a file of a folder makes. The file may import others beside it with a dot.
 
     Each folder is a package of its own, so that files of the same name in two folders are two modules; diffusers, which
     copies them all to one place, takes one for the other. The files are read anew each time, and nothing is written.
@@ -25,10 +25,8 @@ def class_in_folder(folder: Path, module: str, class_name: str) -> Any:
     Args:
         folder: the folder.
         module: the name of the file, without its ending.
-        class_name: the name of the class.
 
     Raises:
-        AttributeError: the file has no such class.
         Exception: what the code raises.
     """
     package = f"loopwright_code_{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}"
@@ -41,6 +39,6 @@ def class_in_folder(folder: Path, module: str, class_name: str) -> Any:
         writes_nothing, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         try:
             importlib.invalidate_caches()
-            return getattr(importlib.import_module(f"{package}.{module}"), class_name)
+            return importlib.import_module(f"{package}.{module}")
         finally:
             sys.dont_write_bytecode = writes_nothing

@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 
 import loopwright.diffusion
 from loopwright.blocks.sub_blocks import as_block
-from loopwright.bridge.folder_code import class_in_folder
+from loopwright.bridge.folder_code import code_in_folder
 from loopwright.bridge.pipelines import bridged_pipeline_class, modular_class_of, pipeline_class_of_family
 from loopwright.components import CLASSIC_INDEX, MODULAR_INDEX, Repository, read_index
 from loopwright.errors import BlockTypeError, ComponentLoadError, did_you_mean
@@ -182,12 +182,15 @@ def _own_blocks(
         return blocks_by_name(class_name, f"{_in(subfolder, CODE_CONFIG)} of {repository}, which has no {file},")
     if dynamic_modules_utils.DIFFUSERS_DISABLE_REMOTE_CODE:
         raise ComponentLoadError(
-            f"{repository} brings code of its own, `{class_name}` in {_in(subfolder, file)}, and the environment variable "
-            f"DIFFUSERS_DISABLE_REMOTE_CODE forbids that it runs"
+            f"{repository} brings code of its own, `{class_name}` in {_in(subfolder, file)}, and the environment "
+            f"variable DIFFUSERS_DISABLE_REMOTE_CODE forbids that it runs"
         )
     try:
         if repository.folder is not None:
-            cls = class_in_folder(repository.folder / (subfolder or ""), module, class_name)
+            code = code_in_folder(repository.folder / (subfolder or ""), module)
+            cls = getattr(code, class_name, None)
+            if cls is None:
+                raise NameError(f"it has no class `{class_name}`{did_you_mean(class_name, vars(code))}")
         else:
             options = {**repository.options, "revision": repository.revision, "subfolder": subfolder}
             cls = dynamic_modules_utils.get_class_from_dynamic_module(
@@ -197,7 +200,7 @@ def _own_blocks(
         made = cls(**{name: value for name, value in arguments.items() if name in accepted})
     except Exception as error:
         raise ComponentLoadError(
-            f"the blocks `{class_name}` of {repository} could not be made: {_in(subfolder, file)} raises "
+            f"the blocks `{class_name}` of {repository} could not be made of {_in(subfolder, file)}: "
             f"{type(error).__name__}: {error}"
         ) from error
     return as_block(made, f"`{class_name}` of {repository}")

@@ -9,15 +9,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache, partial, update_wrapper
+from functools import cache, lru_cache, partial, update_wrapper
 from typing import Any
 
 import torch
+from accelerate.hooks import AlignDevicesHook
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from diffusers.models.cache_utils import CacheMixin
 
 from loopwright.components.turns import alone, together
 
-__all__ = ["KEEPS_VALUES", "guard", "is_cached", "keeps_values", "unguard", "unguarded"]
+__all__ = [
+    "KEEPS_VALUES",
+    "comes_in_parts",
+    "guard",
+    "is_cached",
+    "keeps_values",
+    "moves_others",
+    "unguard",
+    "unguarded",
+]
 
 # What calls of a model go through.
 _CALLS = ("decode", "encode", "forward", "generate")
@@ -47,6 +58,26 @@ def keeps_values(model: torch.nn.Module) -> tuple[str, ...]:
     return _methods_of(cls)
 
 
+def moves_others(model: torch.nn.Module) -> bool:
+    """Whether a hook that knows nothing of runs brings a model to its device when it is called, and moves others."""
+    hook = vars(model).get("_hf_hook")
+    return hook is not None and not isinstance(hook, AlignDevicesHook) and not hasattr(hook, "bring")
+
+
+def comes_in_parts(model: torch.nn.Module) -> bool:
+    """Whether parts of a model are brought to its device in a call, and away again: for one call at a time."""
+    if isinstance(vars(model).get("_hf_hook"), AlignDevicesHook):
+        hooks = (vars(module).get("_hf_hook") for module in model.modules())
+        return any(getattr(hook, "offload", False) for hook in hooks)
+    # to look for it takes time, and there is none without such a device
+    return _has_accelerator() and _is_group_offload_enabled(model)
+
+
+@cache
+def _has_accelerator() -> bool:
+    return torch.accelerator.is_available()
+
+
 def is_cached(model: Any) -> bool:
     """Whether a model keeps what it predicted in one iteration for the next."""
     return isinstance(model, CacheMixin) and model.is_cache_enabled
@@ -57,11 +88,13 @@ class _Guard:
 
     Attributes:
         users: how many need it.
+        alone: models that each call has to have alone.
         before: called before each call of the model, None if nothing is.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.users = 0
+        self.alone: list[torch.nn.Module] = []
         self.before: Callable[[], None] | None = None
         self._model = model
         self._wrapped: dict[str, tuple[Any, Any]] = {}
@@ -88,17 +121,21 @@ class _Guard:
                     own[name] = before
 
 
+# stands for all models that are moved by hooks which know nothing of runs: one of them is called at a time
+_moved_by_others = torch.nn.Module()
 _lock = threading.Lock()
 _guards: dict[torch.nn.Module, _Guard] = {}
 
 
 def _pass_gate(model: torch.nn.Module, name: str, method: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Call a method of a model when its turn has come."""
+    guard = _guards.get(model)
     with ExitStack() as stack:
         if name in keeps_values(model) or is_cached(model):
-            stack.enter_context(alone([model]))
+            stack.enter_context(alone([model, *(guard.alone if guard is not None else ())]))
+        elif guard is not None and guard.alone:
+            stack.enter_context(alone(guard.alone))
         stack.enter_context(together(model))
-        guard = _guards.get(model)
         if guard is not None and guard.before is not None:
             guard.before()
         return method(*args, **kwargs)
@@ -117,6 +154,7 @@ def guard(model: torch.nn.Module, before: Callable[[], None] | None = None) -> N
             made = _guards[model] = _Guard(model)
             made.put_on()
         made.users += 1
+        made.alone = [*([model] if comes_in_parts(model) else ()), *([_moved_by_others] if moves_others(model) else ())]
         made.before = before or made.before
 
 

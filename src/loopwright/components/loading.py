@@ -1,7 +1,7 @@
-"""Loading the components of a pipeline, one after the other.
+"""Loading the components of a pipeline: their files are downloaded side by side, then they are made one by one.
 
-Not side by side: while a model is loaded its library changes the default dtype of the whole process, and how new
-modules are initialised, so that two loads at a time would disturb each other.
+They are not made side by side: while a model is loaded its library changes the default dtype of the whole process, and
+how new modules are initialised, so that two loads at a time would disturb each other.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from loopwright.components.fetching import fetch
 from loopwright.components.manager import ComponentsManager
 from loopwright.errors import ComponentLoadError, UnknownComponentError, UnknownInputError, did_you_mean
 from loopwright.specs import LOADING_FIELDS, ComponentSpec
@@ -102,10 +103,17 @@ def load(
     from tqdm.auto import tqdm
 
     _check_options(specs, options)
+    with_options = {name: _options_of(specs[name], options, origin) for name in names}
+    missing = [
+        (specs[name], chosen)
+        for name, chosen in with_options.items()
+        if manager is None or manager.find_loaded(specs[name], chosen) is None
+    ]
+    if missing:
+        fetch(missing)
     with tqdm(names, desc="loading", unit="component", disable=None if progress is None else not progress) as bar:
         for name in bar:
-            spec = specs[name]
-            chosen = _options_of(spec, options, origin)
+            spec, chosen = specs[name], with_options[name]
             bar.set_postfix_str(f"{name}{_size(spec, chosen)}")
             component = None if manager is None else manager.find_loaded(spec, chosen)
             yield name, spec.load(**chosen) if component is None else component
@@ -174,7 +182,7 @@ def _size(spec: ComponentSpec, options: Mapping[str, Any]) -> str:
             if path.suffix in (".safetensors", ".bin") and variant_of(path.name) == variant:
                 sizes[path.suffix] += path.stat().st_size
     # the libraries take safetensors where there are some
-    size = sizes.get(".safetensors") or max(sizes.values(), default=0)
+    size = float(sizes.get(".safetensors") or max(sizes.values(), default=0))
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":
             break

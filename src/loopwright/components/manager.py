@@ -347,7 +347,7 @@ class ComponentsManager:
             ) from error
         self.disable_auto_cpu_offload()
         with self._lock:
-            self._auto_offload_device = place if place.index is not None else torch.device(place.type, 0)
+            self._auto_offload_device = torch.device(place.type, place.index or 0)
             self._offload_strategy = offload_strategy or AutoOffloadStrategy(memory_reserve_margin)
             self.model_hooks = []
             # a model may have several names

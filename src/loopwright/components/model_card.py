@@ -186,7 +186,7 @@ def _listed(params: Iterable[InputParam | OutputParam]) -> str:
     lines = []
     for param in params:
         name = f"**{param.kwargs_type}" if param.name is None else param.name
-        facts = [f"`{type_name(param.type_hint) or 'Any'}`"]
+        facts = [f"`{(param.type_hint and type_name(param.type_hint)) or 'Any'}`"]
         if isinstance(param, InputParam) and not param.required:
             facts.append("*optional*")
             if param.defaults_by_block is not None:

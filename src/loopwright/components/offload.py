@@ -9,6 +9,7 @@ run uses, the call waits until that run has ended its call. In use means that a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from itertools import combinations
 from typing import Any
 
@@ -148,10 +149,9 @@ class CustomOffloadHook(ModelHook):  # type: ignore[misc]
         return copied
 
     def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if not is_inside(module):
-            # called by hand, by a block that goes on to call parts of the model
-            with keep(module):
-                self.bring(module)
+        # not in a call of the model: a block fires the hook by hand, and goes on to call parts of the model
+        with nullcontext() if is_inside(module) else keep(module):
+            self.bring(module)
         return send_to_device(args, self.execution_device), send_to_device(kwargs, self.execution_device)
 
     def bring(self, model: torch.nn.Module) -> None:

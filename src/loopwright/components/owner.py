@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import gc
+import warnings
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, FrozenDict
-from diffusers.pipelines.pipeline_loading_utils import _fetch_class_library_tuple
-from diffusers.utils import PushToHubMixin
 from diffusers.utils.torch_utils import empty_device_cache
 
 from loopwright.blocks.sub_blocks import from_diffusers
-from loopwright.components.index import CREATED, MODULAR_INDEX
+from loopwright.components.index import index_entry
 from loopwright.components.kinds import other_kind
 from loopwright.components.loading import Origin, load, to_load
 from loopwright.components.manager import ComponentsManager
-from loopwright.components.model_card import write_model_card
-from loopwright.components.pushing import create_repository, upload
-from loopwright.components.saving import configuration, is_as_made, push_options, save_component, staged
+from loopwright.components.offload import is_offloaded
+from loopwright.components.stored import StoredComponents
 from loopwright.errors import (
     ComponentLoadError,
     InvalidInputError,
+    RunStateError,
     UnknownComponentError,
     UnknownInputError,
     did_you_mean,
@@ -37,22 +34,15 @@ from loopwright.specs import ComponentSpec, ConfigSpec
 __all__ = ["ComponentOwner"]
 
 
-class ComponentOwner(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
+class ComponentOwner(StoredComponents):
     """What has components and configuration values, as attributes: a pipeline."""
 
-    config_name = MODULAR_INDEX
-    _blocks: Any
     _components_manager: ComponentsManager | None = None
     _collection: str | None = None
     _component_specs: dict[str, ComponentSpec]
     _config_specs: dict[str, ConfigSpec]
     # where the pipeline comes from
     _origin = Origin()
-
-    @property
-    def components(self) -> dict[str, Any]:
-        """The components by name; None for those that are not loaded."""
-        return {name: getattr(self, name) for name in self._component_specs}
 
     @property
     def component_names(self) -> list[str]:
@@ -94,7 +84,7 @@ class ComponentOwner(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
                 raise UnknownComponentError(self._unknown_component(name, settable=False))
             spec = self._component_specs[name]
             if spec.default_creation_method == "from_pretrained":
-                self.register_to_config(**{name: (*_library_and_class(component), _spec_to_dict(spec))})
+                self.register_to_config(**{name: index_entry(component, spec)})
             setattr(self, name, component)
             if (
                 self._components_manager is not None
@@ -141,7 +131,7 @@ class ComponentOwner(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
     def load_components(
         self, names: Any = None, workflow: str | None = None, progress: bool | None = None, **options: Any
     ) -> None:
-        """Load components from where their specs say.
+        """Load components from where their specs say. If there is nothing to load, a warning names those that are missing.
 
         Args:
             names: one or several names; all that are missing and have a place to come from, if None.
@@ -158,12 +148,13 @@ class ComponentOwner(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
             raise InvalidInputError("`load_components` takes `names` or `workflow`, not both")
         present = [name for name, component in self.components.items() if component is not None]
         chosen = to_load(self._component_specs, present, names)
-        if workflow is not None:
-            used = self._names_in_workflow(workflow)
-            chosen = [name for name in chosen if name in used]
+        used = self._component_specs.keys() if workflow is None else self._names_in_workflow(workflow)
+        chosen = [name for name in chosen if name in used] if names is None else chosen
         specs, manager, origin = self._component_specs, self._components_manager, self._origin
         for name, component in load(specs, chosen, options, progress, manager, origin):
             self.register_components(**{name: component})
+        if names is None and not chosen:
+            _warn_of_missing([name for name in specs if name in used and name not in present])
 
     def unload_components(self, names: Any) -> None:
         """Take components out, one or several names; `load_components` brings them back.
@@ -183,125 +174,6 @@ class ComponentOwner(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
                 manager.remove(component_id)
         gc.collect()
         empty_device_cache()
-
-    def save_pretrained(
-        self,
-        save_directory: Any,
-        safe_serialization: bool = True,
-        variant: str | None = None,
-        max_shard_size: int | str | None = None,
-        push_to_hub: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        """Save the components, each in a folder of its name, and the index, which `from_pretrained` reads.
-
-        All that is there is saved, also what was never loaded from anywhere; but for what the blocks make themselves,
-        unless it was replaced by something else. The index says of components that are not there where they would have
-        been loaded from. If anything fails, the folder is as it was before.
-
-        Args:
-            save_directory: the folder. Other files in it stay as they are.
-            safe_serialization: whether weights are safetensors, or pickled.
-            variant: the variant of the weights, for the names of their files.
-            max_shard_size: how large a file of weights may be, in bytes or as `"5GB"`.
-            push_to_hub: whether the folder is put into a repository on the hub, with a page that describes it.
-            **kwargs: `repo_id`, its name, that of the folder if it is not given; `commit_message`, `private`,
-                `create_pr`, `token`; `update_model_card`, whether the text of its page is written anew;
-                `overwrite_modular_index=False`, by which the index goes on naming the places that components were
-                loaded from.
-
-        Raises:
-            ComponentSaveError: something cannot be saved, or not be pushed.
-            UnknownInputError: there is no such option.
-        """
-        options = push_options(save_directory, kwargs, ("overwrite_modular_index",))
-        files = {"safe_serialization": safe_serialization, "variant": variant}
-        if max_shard_size is not None:
-            files["max_shard_size"] = max_shard_size
-        repo_id = create_repository(options) if push_to_hub else None
-        folder = Path(save_directory)
-        with staged(folder) as staging:
-            index = self._saved(
-                staging, repo_id or str(save_directory), files, kwargs.get("overwrite_modular_index", True)
-            )
-            index.save_config(str(staging))
-            if repo_id is not None:
-                brings_code = (folder / "modular_config.json").is_file()
-                update = bool(options["update_model_card"])
-                write_model_card(self._blocks, staging, folder, repo_id, options["token"], update, brings_code)
-        if repo_id is not None:
-            upload(folder, repo_id, options, type(self).__name__)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: str | None = None,
-        create_pr: bool = False,
-        safe_serialization: bool = True,
-        variant: str | None = None,
-        subfolder: str | None = None,
-    ) -> str:
-        """Put the pipeline into a repository on the hub, as `save_pretrained` would save it.
-
-        Args:
-            repo_id: the name of the repository.
-            commit_message, private, token, create_pr, safe_serialization, variant: as for `save_pretrained`.
-            subfolder: None; a pipeline is at the top of its repository.
-
-        Returns:
-            The name of the repository.
-
-        Raises:
-            ComponentSaveError: something cannot be saved, or not be pushed.
-            InvalidInputError: a subfolder was given.
-        """
-        if subfolder:
-            raise InvalidInputError(
-                f"`subfolder` is {subfolder!r}, and a pipeline is at the top of its repository; leave it out"
-            )
-        hub = {"commit_message": commit_message, "private": private, "token": token, "create_pr": create_pr}
-        with TemporaryDirectory() as folder:
-            place = Path(folder) / "pipeline"
-            self.save_pretrained(place, safe_serialization, variant, push_to_hub=True, repo_id=repo_id, **hub)
-        return repo_id
-
-    def _saved(self, folder: Path, source: str, files: dict[str, Any], overwrite: bool) -> Self:
-        """Save the components; a copy of the pipeline's configuration says where they are then.
-
-        Args:
-            folder: where they are saved.
-            source: the name that the index has for this place.
-            files: what `save_component` takes.
-            overwrite: whether the index says so of components, too, that were loaded from elsewhere.
-        """
-        declared = {spec.name: spec for spec in self._blocks.expected_components}
-        entries = {name: value for name, value in self.config.items() if name != CREATED}
-        created = {}
-        for name, component in self.components.items():
-            spec = self._component_specs[name]
-            made = spec.default_creation_method == "from_config"
-            if component is None:
-                continue
-            if made and is_as_made(declared.get(name), component):
-                entries.pop(name, None)
-                continue
-            if made and not hasattr(component, "from_pretrained"):
-                entries.pop(name, None)
-                created[name] = (*_library_and_class(component), configuration(component))
-                continue
-            taken = save_component(name, component, folder / name, **files)
-            if overwrite or made or getattr(component, "_diffusers_load_id", "null") == "null":
-                place = {"pretrained_model_name_or_path": source, "subfolder": name, "revision": None}
-                variant = files["variant"] if "variant" in taken else None
-                spec = replace(spec, type_hint=type(component), variant=variant, repo=None, **place)
-            entries[name] = (*_library_and_class(component), _spec_to_dict(spec))
-        if created:
-            entries[CREATED] = created
-        copy = object.__new__(type(self))
-        copy.__dict__.update(self.__dict__, _internal_dict=FrozenDict(entries))
-        return copy
 
     def _names_in_workflow(self, workflow: str) -> set[str]:
         """The names of the components that the blocks of a workflow work with."""
@@ -339,8 +211,8 @@ class ComponentOwner(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
             return attributes["_internal_dict"][name]
         originals = attributes.get("_originals", ())
         if name in originals:
-            copied = attributes[name] = deepcopy(originals[name])
-            return copied
+            # others may ask for it at the same time
+            return attributes.setdefault(name, deepcopy(originals[name]))
         hint = ""
         if not name.startswith("_"):
             known = [*attributes.get("_component_specs", ()), *attributes.get("_config_specs", ())]
@@ -352,8 +224,15 @@ class ComponentOwner(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
 
     # Devices and dtypes
 
+    def _uncopied_components(self) -> Iterator[tuple[str, Any]]:
+        """The components by name, without the copies that a run makes of some when they are first asked for."""
+        own = self.__dict__
+        originals = own.get("_originals", own)
+        for name in self._component_specs:
+            yield name, own[name] if name in own else originals.get(name)
+
     def _modules(self) -> list[torch.nn.Module]:
-        return [component for component in self.components.values() if isinstance(component, torch.nn.Module)]
+        return [getattr(self, name) for name, c in self._uncopied_components() if isinstance(c, torch.nn.Module)]
 
     @property
     def device(self) -> torch.device:
@@ -387,6 +266,10 @@ class ComponentOwner(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
 
         Returns:
             The pipeline itself.
+
+        Raises:
+            UnknownInputError: there is no such argument.
+            RunStateError: a model is offloaded, and moves by itself. No model was moved.
         """
         kwargs.pop("silence_dtype_warnings", None)
         unknown = set(kwargs) - {"device", "dtype"}
@@ -395,9 +278,28 @@ class ComponentOwner(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
             raise UnknownInputError(f"`to` takes a device, a dtype, or both, and no `{name}`{hint}")
         if len(args) > 2:
             raise UnknownInputError(f"`to` takes a device, a dtype, or both, not {len(args)} values")
+        device: torch.device | None = torch._C._nn._parse_to(*args, **kwargs)[0]
+        for name, component in self.components.items() if device is not None else ():
+            if isinstance(component, torch.nn.Module) and is_offloaded(component):
+                raise RunStateError(
+                    f"`{name}` is offloaded, so it moves to its device when it is called: leave it to that, or call "
+                    f"`disable_auto_cpu_offload()` of the `ComponentsManager` before"
+                )
         for module in self._modules():
             module.to(*args, **kwargs)
         return self
+
+
+def _warn_of_missing(names: list[str]) -> None:
+    """Tell somebody who loaded all components, and had nothing to load, which of them are not there."""
+    if names:
+        listed = ", ".join(f"`{name}`" for name in names)
+        what = f"component {listed} is missing and has" if len(names) == 1 else f"components {listed} are missing and have"
+        warnings.warn(
+            f"nothing was loaded: {what} no place to come from; give "
+            f"`pipe.update_components({', '.join(f'{name}=...' for name in names)})`",
+            stacklevel=3,
+        )
 
 
 def _require_component(name: str, given: Any, spec: ComponentSpec) -> None:
@@ -421,17 +323,3 @@ def _require_component(name: str, given: Any, spec: ComponentSpec) -> None:
     else:
         return
     raise ComponentLoadError(f"component `{name}` cannot be {what}: {advice}")
-
-
-def _library_and_class(component: Any) -> tuple[str | None, str | None]:
-    """The library of a component and the name of its class, as they stand in a pipeline's index."""
-    if component is None:
-        return None, None
-    library, name = _fetch_class_library_tuple(component)
-    return str(library), str(name)
-
-
-def _spec_to_dict(spec: ComponentSpec) -> dict[str, Any]:
-    """A spec as it stands in a pipeline's index."""
-    type_hint = _library_and_class(spec.type_hint if isinstance(spec.type_hint, type) else None)
-    return {"type_hint": type_hint, **{name: getattr(spec, name) for name in spec.loading_fields()}}

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from loopwright.components.saving import STAGING
 from loopwright.errors import ComponentSaveError
 
 __all__ = ["create_repository", "upload"]
@@ -54,6 +55,7 @@ def upload(folder: Path, repo_id: str, options: Mapping[str, Any], what: str, su
             token=options["token"],
             commit_message=options["commit_message"] or f"Upload {what}",
             create_pr=bool(options["create_pr"]),
+            ignore_patterns=[f"{STAGING}*"],  # what a process that was killed left behind
         )
 
 

@@ -18,8 +18,10 @@ from loopwright.errors import ComponentSaveError, UnknownInputError, did_you_mea
 from loopwright.specs import ComponentSpec
 from loopwright.specs.diagnosis import VARIANT, variant_of
 
-__all__ = ["configuration", "is_as_made", "push_options", "save_component", "staged"]
+__all__ = ["STAGING", "configuration", "is_as_made", "push_options", "save_component", "staged"]
 
+# how the name of a folder begins that is not whole yet
+STAGING = ".saving-"
 _PUSH_OPTIONS = ("commit_message", "create_pr", "private", "repo_id", "token", "update_model_card")
 
 
@@ -49,7 +51,7 @@ def staged(folder: Path) -> Iterator[Path]:
     """
     if folder.exists() and not folder.is_dir():
         raise ComponentSaveError(f"{folder} is a file; a pipeline is saved to a folder")
-    name = f".saving-{uuid.uuid4().hex[:8]}"
+    name = f"{STAGING}{uuid.uuid4().hex[:8]}"
     staging = folder / name if folder.exists() else folder.absolute().with_name(name)
     try:
         try:

@@ -2,6 +2,9 @@
 
 Each model has a gate, which those who call it pass. The gates of all models share one lock: several are taken together
 or not at all, so that no two runs wait for each other.
+
+A block may call a pipeline of its own, or have threads of its own call a model, and wait for them. Its run is then the
+host of what they do: they pass where it is, while they take turns with each other.
 """
 
 from __future__ import annotations
@@ -16,16 +19,21 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from loopwright.components.waits import waits_for
+
 __all__ = [
     "acting_as",
     "alone",
+    "at_work",
+    "current_run",
     "has_owner",
     "is_holding",
     "is_inside",
     "is_used",
     "keep",
     "keeping",
-    "owns",
+    "lent",
+    "owned",
     "together",
     "vacated",
 ]
@@ -40,6 +48,7 @@ class _Gate:
     Attributes:
         owner: the run that has it alone.
         depth: how often it has taken it.
+        hosts: the runs that had it alone before, and wait for the owner; each with how often it has taken it.
         inside: how many calls of each run are in progress.
         waiting: the runs that wait for the others to leave, and how often.
     """
@@ -47,12 +56,31 @@ class _Gate:
     def __init__(self) -> None:
         self.owner: Any = None
         self.depth = 0
+        self.hosts: list[tuple[Any, int]] = []
         self.inside: Counter[Any] = Counter()
         self.waiting: Counter[Any] = Counter()
 
     def others(self, run: Any) -> set[Any]:
         """The runs that work with the model, but for one."""
-        return {*self.inside, self.owner} - {run, None}
+        return {*self.inside, self.owner, *(host for host, _ in self.hosts)} - {run, None}
+
+    def take(self, run: Any, count: int) -> None:
+        """A run has it alone, so many times more."""
+        if self.owner not in (None, run):
+            self.hosts.append((self.owner, self.depth))
+            self.depth = 0
+        self.owner, self.depth = run, self.depth + count
+
+    def give_back(self, run: Any, count: int) -> None:
+        """A run has it alone, so many times less."""
+        if self.owner == run:
+            self.depth -= count
+            if not self.depth:
+                self.owner, self.depth = self.hosts.pop() if self.hosts else (None, 0)
+            return
+        # a host that did not wait to the end
+        left = ((host, depth - count if host == run else depth) for host, depth in self.hosts)
+        self.hosts = [(host, depth) for host, depth in left if depth]
 
 
 _changed = threading.Condition()
@@ -65,6 +93,10 @@ _waits: dict[Any, Callable[[], set[Any]]] = {}
 _looked: set[Any] = set()
 # the run that has models for which it chose, so that others choose when it is done
 _vacating: list[Any] = []
+# the runs that are at work: in which thread, and what raises what ends them
+_at_work: dict[Any, tuple[int, Callable[[], None]]] = {}
+# for each run that has met some: the runs that wait until it is done
+_hosts: dict[Any, set[Any]] = {}
 _who: ContextVar[tuple[Any, Callable[[], None]] | None] = ContextVar("who", default=None)
 # what is left when the block ends that runs
 _kept: ContextVar[ExitStack | None] = ContextVar("kept", default=None)
@@ -90,6 +122,30 @@ def acting_as(run: Any, check: Callable[[], None]) -> Iterator[None]:
         _who.reset(token)
 
 
+@contextmanager
+def at_work(run: Any, check: Callable[[], None]) -> Iterator[None]:
+    """For the time of a run in this thread: those for whom the thread waits pass where the run is.
+
+    Args:
+        run: the run.
+        check: as for `acting_as`; it ends the waiting of these, too.
+    """
+    _at_work[run] = threading.get_ident(), check
+    try:
+        yield
+    finally:
+        del _at_work[run]
+
+
+def _find_hosts(run: Any, whom: set[Any]) -> bool:
+    """Whether there are runs, among those that a run would wait for or found before, that wait until it is done."""
+    mine = threading.get_ident()
+    found = {other for other in whom if other in _at_work and waits_for(_at_work[other][0], mine)}
+    if found:
+        _hosts.setdefault(run, set()).update(found)
+    return run in _hosts
+
+
 def _wait_until(condition: Callable[[], bool], whom: Callable[[], set[Any]]) -> None:
     """Wait for a condition.
 
@@ -100,6 +156,8 @@ def _wait_until(condition: Callable[[], bool], whom: Callable[[], set[Any]]) -> 
     if condition():
         return
     run, check = _current()
+    if _find_hosts(run, whom()) and condition():
+        return
     _waits[run] = whom
     _looked.add(run)
     _changed.notify_all()
@@ -107,12 +165,18 @@ def _wait_until(condition: Callable[[], bool], whom: Callable[[], set[Any]]) -> 
         while True:
             _changed.wait(_LOOK)
             check()
+            _find_hosts(run, whom())
+            for host in _hosts.get(run, ()):
+                if host in _at_work:
+                    _at_work[host][1]()
             if condition():
                 return
             _looked.add(run)
     finally:
         del _waits[run]
         _looked.discard(run)
+        if run not in _passed:
+            _hosts.pop(run, None)
 
 
 def _can_go_on(run: Any, seen: frozenset[Any]) -> bool:
@@ -126,7 +190,7 @@ def _gate(model: torch.nn.Module) -> _Gate:
 
 
 def _others(run: Any, gates: Iterable[_Gate]) -> set[Any]:
-    return {other for gate in gates for other in gate.others(run)}
+    return {other for gate in gates for other in gate.others(run)} - _hosts.get(run, set())
 
 
 def _announce(run: Any, gates: list[_Gate]) -> None:
@@ -144,16 +208,13 @@ def _withdraw(run: Any, gates: list[_Gate]) -> None:
 
 def _take(run: Any, gates: list[_Gate]) -> None:
     for gate in gates:
-        gate.owner = run
-        gate.depth += 1
+        gate.take(run, 1)
     _passed[run] += len(gates)
 
 
 def _give_back(run: Any, gates: list[_Gate]) -> None:
     for gate in gates:
-        gate.depth -= 1
-        if not gate.depth:
-            gate.owner = None
+        gate.give_back(run, 1)
     _leave(run, len(gates))
 
 
@@ -161,6 +222,7 @@ def _leave(run: Any, count: int) -> None:
     _passed[run] -= count
     if not _passed[run]:
         del _passed[run]
+        _hosts.pop(run, None)
     _looked.clear()
     _changed.notify_all()
 
@@ -185,16 +247,24 @@ def alone(models: Iterable[torch.nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def together(model: torch.nn.Module) -> Iterator[None]:
-    """Make a call of a model while other runs may make theirs, but none has it alone."""
+def together(model: torch.nn.Module, made_for: Iterable[Any] = ()) -> Iterator[None]:
+    """Make a call of a model while other runs may make theirs, but none has it alone.
+
+    Args:
+        model: the model.
+        made_for: the runs that wait for this call within calls of their own.
+    """
     run, _ = _current()
+    known = {run, *made_for}
+
+    def is_open() -> bool:
+        callers = known | _hosts.get(run, set())
+        return gate.owner in (None, *callers) and (not gate.waiting or not callers.isdisjoint(_passed))
+
     with _changed:
         gate = _gate(model)
         # those who wait to have it alone come first, unless they may be waiting for this run
-        _wait_until(
-            lambda: gate.owner in (None, run) and (not gate.waiting or run in _passed),
-            lambda: {gate.owner, *gate.waiting} - {run, None},
-        )
+        _wait_until(is_open, lambda: {gate.owner, *gate.waiting} - {run, None})
         gate.inside[run] += 1
         _passed[run] += 1
     try:
@@ -249,6 +319,11 @@ def vacated(choose: Callable[[], Iterable[torch.nn.Module]]) -> Iterator[list[to
             _give_back(run, list(free.values()))
 
 
+def current_run() -> Any:
+    """The run that this thread works for; something that stands for the thread, where it works for none."""
+    return _current()[0]
+
+
 def is_holding(run: Any) -> bool:
     """Whether others may be waiting for a run."""
     return run in _passed
@@ -260,10 +335,46 @@ def has_owner(model: torch.nn.Module) -> bool:
     return gate is not None and gate.owner is not None
 
 
-def owns(model: torch.nn.Module) -> bool:
-    """Whether this thread, or the run that it works for, has a model alone."""
-    gate = _gates.get(model)
-    return gate is not None and gate.owner is not None and gate.owner == _current()[0]
+def owned() -> list[torch.nn.Module]:
+    """The models that this thread, or the run that it works for, has alone."""
+    run, _ = _current()
+    with _changed:
+        return [model for model, gate in _gates.items() if gate.owner is not None and gate.owner == run]
+
+
+@contextmanager
+def lent(models: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """Let others have models that this run has alone or is calling, and have them as before afterwards."""
+    run, _ = _current()
+    with _changed:
+        gates = [_gate(model) for model in models]
+        depths = [gate.depth if gate.owner == run else 0 for gate in gates]
+        inside = [gate.inside.pop(run, 0) for gate in gates]
+        for gate, depth in zip(gates, depths, strict=True):
+            if depth:
+                gate.give_back(run, depth)
+        _leave(run, sum(depths) + sum(inside))
+    try:
+        yield
+    finally:
+        # also where the run is to end: what it had it gives back itself
+        with acting_as(run, lambda: None), _changed:
+            had_alone = [gate for gate, depth in zip(gates, depths, strict=True) if depth]
+            _announce(run, had_alone)
+            _wait_until(
+                lambda: (
+                    not _others(run, had_alone)
+                    and all(gate.owner in (None, run, *_hosts.get(run, ())) for gate in gates)
+                ),
+                lambda: _others(run, had_alone) | ({gate.owner for gate in gates} - {run, None}),
+            )
+            _withdraw(run, had_alone)
+            for gate, depth, calls in zip(gates, depths, inside, strict=True):
+                if depth:
+                    gate.take(run, depth)
+                if calls:
+                    gate.inside[run] = calls
+            _passed[run] += sum(depths) + sum(inside)
 
 
 def is_inside(model: torch.nn.Module) -> bool:

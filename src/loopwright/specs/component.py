@@ -8,7 +8,8 @@ from dataclasses import InitVar, dataclass, field
 from typing import Any, Literal, Self
 
 from loopwright.errors import ComponentLoadError, DefinitionError, brief, did_you_mean
-from loopwright.specs.loading import Place, load_component
+from loopwright.specs.loading import load_component
+from loopwright.specs.repository import Place
 
 __all__ = ["LOADING_FIELDS", "ComponentSpec", "ConfigSpec"]
 

@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from loopwright.errors import ComponentLoadError, did_you_mean
+from loopwright.errors import ComponentLoadError, article, did_you_mean
 from loopwright.specs.repository import Place, Repository
 
 __all__ = ["VARIANT", "diagnosis"]
@@ -43,7 +43,10 @@ def diagnosis(
     if isinstance(error, ImportError):
         return _missing_package(error)
     if Path(place.source).is_file():
-        return _damage(Path(place.source)) or _said(error)
+        file = Path(place.source)
+        if not file.name.endswith(_WEIGHTS):
+            return f"{file.name} is no file of weights; name the folder, or the repository, that it is in"
+        return _damage(file) or _said(error)
     try:
         repository = Repository(place.source, **{**hub_options, "revision": place.revision})
         names = _configs(loader)
@@ -89,10 +92,12 @@ def _in_folder(loader: Any, folder: Path, place: Place, error: Exception, names:
     config = next((folder / name for name in names if name in files), None)
     if config is None:
         return f"there is no {_either(names)}; the folder has {_listed(files)}"
-    try:
-        values = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as broken:
-        return f"its {config.name} is not JSON ({broken}); get the file again"
+    for name in (file for file in files if file.endswith(".json")):
+        try:
+            json.loads((folder / name).read_text(encoding="utf-8"))
+        except ValueError as broken:
+            return f"its {name} is not JSON ({broken}); get the file again"
+    values = json.loads(config.read_text(encoding="utf-8"))
     if not _is_model(loader):
         return _said(error)
     weights = [name for name in files if name.endswith(_WEIGHTS)]
@@ -175,7 +180,10 @@ def _wrong_class(loader: Any, config: dict[str, Any]) -> str | None:
     said = config.get("_class_name") or next(iter(config.get("architectures") or ()), None)
     if said is None or any(cls.__name__ == said for cls in loader.__mro__) or loader.__name__ == "AutoModel":
         return None
-    return f"its configuration is that of a `{said}`; take the folder of a `{loader.__name__}`, or change the class"
+    return (
+        f"its configuration is that of {article(said)} `{said}`; take the folder of {article(loader.__name__)} "
+        f"`{loader.__name__}`, or change the class"
+    )
 
 
 def _wrong_shapes(loader: Any, config: dict[str, Any], weights: list[Path]) -> str | None:

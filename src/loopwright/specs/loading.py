@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from loopwright.errors import ComponentLoadError, InvalidInputError, did_you_mean
@@ -74,8 +75,8 @@ class _NoLoaderError(Exception):
     """The class of a component cannot be loaded."""
 
 
-class IncompleteWeightsError(Exception):
-    """A file of weights does not have all of a model, or has it in other shapes."""
+class IncompleteError(Exception):
+    """The files of a component do not have all of it."""
 
 
 def _loaded(loader: Any, place: Place, options: dict[str, Any], from_file: bool, is_model: bool) -> Any:
@@ -91,11 +92,32 @@ def _loaded(loader: Any, place: Place, options: dict[str, Any], from_file: bool,
     method = getattr(loader, "from_single_file" if from_file else "from_pretrained", None)
     if method is None:
         raise _NoLoaderError("from_single_file" if from_file else "from_pretrained")
+    info: dict[str, Any] = {}
     if from_file or not is_model or not _tells_what_was_missing(loader):
-        return method(place.source, **kept, **options)
-    component, info = method(place.source, **kept, **options, output_loading_info=True)
-    _require_all_weights(info, options)
+        component = method(place.source, **kept, **options)
+    else:
+        component, info = method(place.source, **kept, **options, output_loading_info=True)
+    if is_model:
+        _require_all_weights(component, info.get("missing_keys", ()), options)
+    else:
+        _require_vocabulary(component, place, options)
     return component
+
+
+def _require_vocabulary(component: Any, place: Place, options: dict[str, Any]) -> None:
+    """Refuse a tokenizer whose vocabulary is not there: the library makes one that knows no words.
+
+    Raises:
+        IncompleteError: none of its files is there.
+    """
+    names = getattr(component, "vocab_files_names", None)
+    if not names:
+        return
+    files = ["tokenizer.json", *(name for name in names.values() if name != "tokenizer.json")]
+    hub = {option: options[option] for option in HUB_OPTIONS if option in options}
+    repository = Repository(place.source, **{"revision": place.revision, **hub})
+    if not any(repository.file(place.file(name)) for name in files):
+        raise IncompleteError(f"it has no vocabulary, which is in {' or '.join(sorted(files))}; get these files")
 
 
 def _tells_what_was_missing(loader: type[Any]) -> bool:
@@ -105,16 +127,26 @@ def _tells_what_was_missing(loader: type[Any]) -> bool:
     return issubclass(loader, (ModelMixin, PreTrainedModel))
 
 
-def _require_all_weights(info: dict[str, Any], options: dict[str, Any]) -> None:
-    """Refuse a model of which a part is not in the file: the libraries fill it with random numbers, and warn.
+def _require_all_weights(model: Any, missing: Iterable[str], options: dict[str, Any]) -> None:
+    """Refuse a model of which a part is not in the file.
+
+    The libraries warn, and leave it without values, or with random ones.
+
+    Args:
+        model: the model.
+        missing: the names that its library says were missing.
+        options: what it was loaded with.
 
     Raises:
-        IncompleteWeightsError: a part is missing.
+        IncompleteError: a part is missing.
     """
-    missing = sorted(info["missing_keys"])
-    if missing and not options.get("ignore_mismatched_sizes"):
-        raise IncompleteWeightsError(
-            f"its weights lack {_some(missing)}, and would be random; they are of another model, or only a part of one"
+    lacking = set() if options.get("ignore_mismatched_sizes") else set(missing)
+    if getattr(model, "hf_device_map", None) is None:  # otherwise some may be elsewhere
+        lacking |= {name for name, value in model.named_parameters() if value.is_meta}
+    if lacking:
+        raise IncompleteError(
+            f"its weights lack {_some(sorted(lacking))}: they are of another model, or only a part of one; give "
+            f"`ignore_mismatched_sizes=True, low_cpu_mem_usage=False` if the rest is to be random"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from loopwright.errors import ComponentLoadError, brief
 
-__all__ = ["HUB_OPTIONS", "Place", "Repository"]
+__all__ = ["HUB_OPTIONS", "Place", "Repository", "downloaded"]
 
 # what users may say about a repository on the hub
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
@@ -87,7 +87,9 @@ class Repository:
         )
 
         try:
-            path = Path(hf_hub_download(self.source, name, revision=self.revision, **self.options))
+            # once the hub could not be reached, it is not waited for again
+            options = self.options if self.is_reached else {**self.options, "local_files_only": True}
+            path = Path(hf_hub_download(self.source, name, revision=self.revision, **options))
         except GatedRepoError as error:
             raise ComponentLoadError(
                 f"the repository {self} is gated: accept its terms on its page on the hub, and log in with `hf auth "
@@ -101,7 +103,7 @@ class Repository:
         except RevisionNotFoundError as error:
             raise ComponentLoadError(f"the repository {self} has no revision `{self.revision}`") from error
         except LocalEntryNotFoundError as error:
-            if self._is_on_this_machine():
+            if downloaded(self.source, self.revision, self.options.get("cache_dir")) is not None:
                 self.is_reached = False
                 return None  # as far as can be known
             raise ComponentLoadError(
@@ -114,18 +116,6 @@ class Repository:
             raise ComponentLoadError(f"{name} of the repository {self} could not be downloaded: {error}") from error
         self.revision = _commit_of(path) or self.revision
         return path
-
-    def _is_on_this_machine(self) -> bool:
-        """Whether files of the repository were downloaded before, at this revision."""
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        options = {"cache_dir": self.options.get("cache_dir"), "revision": self.revision}
-        try:
-            snapshot_download(self.source, local_files_only=True, **options)
-        except LocalEntryNotFoundError:
-            return False
-        return True
 
     def json(self, name: str) -> dict[str, Any] | None:
         """The object in a JSON file; None if the repository has no such file.
@@ -143,6 +133,19 @@ class Repository:
         if not isinstance(value, dict):
             raise ComponentLoadError(f"{name} of {self} holds {brief(value)}; it must be a JSON object")
         return value
+
+
+def downloaded(source: str, revision: str | None, cache: Any = None) -> Path | None:
+    """The folder of what was downloaded before of a repository, at a revision; None if nothing was."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        # asks for no file, so that the folder need not have all of them
+        found = snapshot_download(source, revision=revision, cache_dir=cache, local_files_only=True, allow_patterns=[])
+    except LocalEntryNotFoundError:
+        return None
+    return Path(found)
 
 
 def _commit_of(path: Path) -> str | None:
