@@ -19,6 +19,7 @@ import loopwright.modular_pipelines as ours
 from loopwright import ModularPipeline
 from loopwright.errors import (
     CheckError,
+    MissingComponentError,
     MissingInputError,
     UnknownComponentError,
     UnknownInputError,
@@ -368,6 +369,45 @@ def test_a_composite_that_is_called_by_hand_keeps_gradients_and_turns_them_off_t
 
     assert (by_hand(THEIRS), called(THEIRS)) == (False, False)
     assert (by_hand(OURS), called(OURS)) == (True, False)
+
+
+@row("a block that works with a component that is not loaded")
+def test_a_component_that_is_not_loaded_is_named_and_a_none_that_is_called_there() -> None:
+    def pipe(library: ModuleType) -> Any:
+        class Calls(library.ModularPipelineBlocks):  # type: ignore[name-defined, misc]
+            expected_components = [library.ComponentSpec("model", torch.nn.Module)]
+
+            def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+                components.model(1)
+                return components, state
+
+        return Calls().init_pipeline()
+
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+        pipe(theirs)()
+    with pytest.raises(MissingComponentError, match="the component `model`, which is not loaded") as caught:
+        pipe(ours)()
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+@row("what a block writes into the default of an input")
+def test_a_default_that_a_block_writes_into_is_of_the_call_and_of_all_calls_there() -> None:
+    def second(library: ModuleType) -> Any:
+        class Appends(library.ModularPipelineBlocks):  # type: ignore[name-defined, misc]
+            inputs = [library.InputParam("log", default=[])]
+            intermediate_outputs = [library.OutputParam("log")]
+
+            def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+                block_state = self.get_block_state(state)
+                block_state.log.append(1)
+                self.set_block_state(state, block_state)
+                return components, state
+
+        pipe = Appends().init_pipeline()
+        pipe()
+        return pipe(output="log")
+
+    assert (second(theirs), second(ours)) == ([1, 1], [1])
 
 
 @row("names that no block expects")

@@ -607,13 +607,10 @@ MISTAKES = [
                 expected_components=[ComponentSpec("unet"), ComponentSpec("vae")],
             )
         )(),
-        TypeError,
-        TypeError,
-        "'NoneType' object is not callable",
-        (
-            "the components `unet`, `vae` are not loaded: `pipe.update_components(unet=..., vae=...)`",
-            "in block `work`",
-        ),
+        MissingComponentError,
+        ValueError,
+        "`Mine` works with the component `unet`, which is not loaded: `pipe.update_components(unet=..., vae=...)`",
+        ("in block `work`",),
     ),
     # ---------------------------------------------------------------- loops
     Mistake(

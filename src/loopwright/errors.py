@@ -27,7 +27,8 @@
     └── StorageError (OSError)              the data folder of a server cannot be read or written
 
 An exception that a block raises by itself is not wrapped: it reaches the caller as it is, with a note of where it
-happened, and with `error.loopwright`, a `BlockLocation`, for code that wants to know.
+happened, and with `error.loopwright`, a `BlockLocation`, for code that wants to know. Where it comes from a component that
+is None, it is the cause of a `MissingComponentError`.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ __all__ = [
     "UnsavableValueError",
     "article",
     "brief",
+    "brief_pair",
     "close_location",
     "did_you_mean",
     "kind_of",
@@ -396,3 +398,12 @@ def brief(value: Any) -> str:
         return f"<{type(value).__name__} of shape {tuple(shape)}>"
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def brief_pair(now: Any, was: Any) -> tuple[str, str]:
+    """Short forms of two values that differ, apart from each other."""
+    told = brief(now), brief(was)
+    if told[0] != told[1]:
+        return told
+    has_elements = hasattr(now, "shape") and hasattr(now, "dtype")
+    return told[0] + (" of other elements" if has_elements else " (another one)"), told[1]

@@ -43,9 +43,13 @@ from loopwright.run.asynchronous import events_of, result_of
 from loopwright.run.exclusive import needs_exclusive
 from loopwright.run.request import check_output, start_state
 from loopwright.run.resuming import branched, resumed
+from loopwright.run.tokenizers import one_encoding_at_a_time
 from loopwright.state import PipelineState
 
 __all__ = ["ModularPipeline"]
+
+_OF_A_PIPELINE = ("_blocks", "_component_specs", "_config_specs", "_internal_dict")
+_OF_A_VIEW = ("_driver", "_interrupt", "_originals")
 
 
 class ModularPipeline(ComponentOwner):
@@ -273,7 +277,7 @@ class ModularPipeline(ComponentOwner):
         try:
             plain = callbacks is checkpoint is timeout is progress is None and self._block_cache is None
             if plain and self._batch is None and not self._needs_exclusive():
-                with torch.no_grad():
+                with torch.no_grad(), one_encoding_at_a_time(c for _, c in self._uncopied_components()):
                     run_state = run_whole(self._blocks, self._view(), run_state)
             else:
                 options = RunOptions.read(output, callbacks, checkpoint, timeout, progress)
@@ -312,6 +316,7 @@ class ModularPipeline(ComponentOwner):
         *,
         fall_back: bool = False,
         classes: Sequence[type] = (),
+        held: bool = False,
         output: Any = None,
         callbacks: Any = None,
         timeout: float | None = None,
@@ -326,6 +331,8 @@ class ModularPipeline(ComponentOwner):
             path: the folder of the run, or a `Storage`.
             fall_back: whether to go on from an earlier checkpoint, with a warning, if the last one is damaged.
             classes: as for `Checkpoint`.
+            held: whether it begins only when it is iterated, or its result is asked for, as `stream` does. Otherwise it
+                begins at once, and iterations that pass before it is iterated have no event.
             output, callbacks, timeout, progress: as for a call; they are not saved.
             **inputs: need not be given again; those that are given are compared with those that were saved.
 
@@ -340,7 +347,7 @@ class ModularPipeline(ComponentOwner):
                 "`resume` takes no `checkpoint`: the run goes on being saved where it was; leave it out"
             )
         options = {"output": output, "callbacks": callbacks, "timeout": timeout, "progress": progress}
-        return Run(resumed(self, path, inputs, classes, fall_back, **options))
+        return Run(resumed(self, path, inputs, classes, fall_back, held, **options), held)
 
     def branch(
         self,
@@ -348,6 +355,7 @@ class ModularPipeline(ComponentOwner):
         *,
         at: int,
         classes: Sequence[type] = (),
+        held: bool = False,
         checkpoint: Any = None,
         output: Any = None,
         callbacks: Any = None,
@@ -365,6 +373,7 @@ class ModularPipeline(ComponentOwner):
             path: the folder of a run; save it with `Checkpoint(path, keep=None)` to have all of its iterations.
             at: after how many iterations, counted over all loops.
             classes: as for `Checkpoint`.
+            held: as for `resume`.
             checkpoint: where the new run is saved, if it is to be: another folder.
             output, callbacks, timeout, progress: as for a call.
             **changes: the inputs that are to be others.
@@ -376,7 +385,7 @@ class ModularPipeline(ComponentOwner):
             UnknownInputError: an input that no block has.
         """
         options = {"output": output, "callbacks": callbacks, "timeout": timeout, "progress": progress}
-        return Run(branched(self, path, at, changes, classes, checkpoint=checkpoint, **options))
+        return Run(branched(self, path, at, changes, classes, held, checkpoint=checkpoint, **options), held)
 
     def _execution(self, state: PipelineState | None, kwargs: dict[str, Any], held: bool) -> Execution:
         options = {name: kwargs.pop(name) for name in CALL_OPTIONS & kwargs.keys()}
@@ -412,13 +421,21 @@ class ModularPipeline(ComponentOwner):
 
     def _needs_exclusive(self) -> bool:
         """Whether a run has to have some of the components for itself at times."""
-        own = self.__dict__
-        originals = own.get("_originals", own)
-        return needs_exclusive(own.get(name) or originals.get(name) for name in self._component_specs)
+        return needs_exclusive(component for _, component in self._uncopied_components())
 
     def _own_components(self) -> dict[str, Any]:
         """The components of a view that the run has copied for itself."""
         return {name: self.__dict__[name] for name in self._component_specs if is_run_scoped(self.__dict__.get(name))}
+
+    def _assigned(self, pipeline: ModularPipeline) -> dict[str, Any]:
+        """What blocks assigned to a view of a pipeline, apart from components and what it is configured with."""
+        shared = pipeline.__dict__
+        left_out = {*self._component_specs, *_OF_A_VIEW, *_OF_A_PIPELINE}
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in left_out and (name not in shared or shared[name] is not value)
+        }
 
     def _loop_paths(self) -> list[str]:
         return [path for path, block in walk(self._blocks) if isinstance(block, LoopSequentialPipelineBlocks)]

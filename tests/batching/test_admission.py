@@ -63,8 +63,9 @@ def test_no_more_runs_are_active_than_there_is_room_for() -> None:
         runs = [b.start(x=row(n), around=turnstile, steps=1, output="x") for n in range(5)]
         turnstile.wait()
         turnstile.wait()
-        report = b.report()
-        assert (report.active, report.waiting) == (2, {None: 3})
+        while sum(b.report().waiting.values()) < 3:
+            pass
+        assert (b.report().active, b.report().waiting) == (2, {None: 3})
         turnstile.let_go(5)
         for run in runs:
             run.result(PATIENCE)

@@ -11,6 +11,7 @@ import torch
 
 from loopwright import Checkpoint, ModularPipeline
 from loopwright.batching import batched
+from loopwright.diffusion import embedded_pipeline
 from loopwright.errors import DefinitionError, InvalidInputError, RunCancelledError, RunStateError
 from tests.batching.blocks import Gathered, pipeline, row
 from tests.bridge.families.case import mask, picture
@@ -46,7 +47,7 @@ def alone(embedded: ModularPipeline) -> list[dict[str, Any]]:
 
 
 def test_eight_threads_of_mixed_steps_share_forwards_and_get_what_they_get_alone(
-    embedded: ModularPipeline, alone: list[Any]
+    embedded: ModularPipeline, alone: list[Any], clock: Any
 ) -> None:
     with batched(embedded, max_batch=8) as b:
         results = in_threads(*[lambda n=n: b(**inputs(n)) for n in range(8)])
@@ -78,7 +79,7 @@ def test_every_way_to_call_shares_forwards(embedded: ModularPipeline, alone: lis
         assert_close(result, expected)
 
 
-def test_workflows_share_the_calls_of_their_model(embedded: ModularPipeline, alone: list[Any]) -> None:
+def test_workflows_share_the_calls_of_their_model(embedded: ModularPipeline, alone: list[Any], clock: Any) -> None:
     expected = embedded(**painted(1))
     with batched(embedded) as b:
         runs = [b.start(**inputs(1)), b.start(**painted(1)), b.start(**inputs(2)), b.start(**painted(1))]
@@ -179,8 +180,9 @@ def test_leaving_waits_for_runs_and_cancels_those_that_halt() -> None:
     pipe, turnstile = pipeline(lambda x: x + 1), Turnstile()
     with batched(pipe) as b:
         run = b.start(x=row(0), output="x")
-        halted = b.start(x=row(0), around=lambda i: (turnstile(), halted.pause()) if i == 1 else None)
+        halted = b.start(x=row(0), around=lambda i: turnstile() if i == 1 else None)
         turnstile.wait()
+        halted.pause()
         turnstile.let_go()
     assert torch.equal(run.result(), row(0) + 3)
     with pytest.raises(RunCancelledError):
@@ -255,3 +257,17 @@ def test_a_component_whose_name_a_batched_pipeline_needs_is_refused() -> None:
 
     with pytest.raises(DefinitionError, match="`report`"), batched(of_blocks(block=Reports(lambda *_: None))):
         pass
+
+
+def test_in_half_precision_the_bits_depend_on_the_request_alone_as_well() -> None:
+    pipe = embedded_pipeline(dtype=torch.bfloat16, workflow="text2image")
+    pipe.set_progress_bar_config(disable=True)
+    with batched(pipe, deterministic=True) as b:
+        alone = [b(**inputs(n)) for n in range(4)]
+    with batched(pipe, deterministic=True) as b:
+        together = in_threads(*[lambda n=n: b(**inputs(n)) for n in reversed(range(4))])
+        assert b.report().models["transformer"].merged > 0
+        # the autoencoder computes in float32 for the time of its block, which has it alone
+        assert {refusal.component for refusal in b.report().refusals} <= {"vae"}
+    for result, expected in zip(reversed(together), alone, strict=True):
+        assert all(torch.equal(result[name], value) for name, value in expected.items())

@@ -71,7 +71,7 @@ def test_the_families_of_the_bar_are_there() -> None:
     assert {str(case) for case in ALL} >= FAMILIES.keys()
 
 
-def test_runs_of_mixed_steps_share_forwards_and_give_what_they_give_alone(family: Family) -> None:
+def test_runs_of_mixed_steps_share_forwards_and_give_what_they_give_alone(family: Family, clock: Any) -> None:
     with batched(family.pipe, max_batch=RUNS) as b:
         results = run_all(b, family)
         report = b.report()
@@ -93,7 +93,7 @@ def test_in_deterministic_mode_each_run_gives_the_bits_that_it_gives_alone(famil
     assert max(map(apart, together, family.alone)) <= CLOSE
 
 
-def test_text_to_image_and_inpainting_share_the_calls_of_an_unmodified_family() -> None:
+def test_text_to_image_and_inpainting_share_the_calls_of_an_unmodified_family(clock: Any) -> None:
     cases = {str(case): case for case in ALL}
     text, paint = (cases[f"StableDiffusionXLAuto-{name}"] for name in ("text2image", "inpainting"))
     pipe = from_diffusers(diffusers.StableDiffusionXLAutoBlocks()).init_pipeline()

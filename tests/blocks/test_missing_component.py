@@ -52,7 +52,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "a method of it called": lambda components: components.net.decode(components.net.config.scale),
     "an attribute of it read": lambda components: 1 + components.net.config.scale,
     "an item of it read": lambda components: components.net["a"],
-    "gone through": lambda components: [each for each in components.net],
+    "gone through": lambda components: [each + 1 for each in components.net],
     "given to a function that calls it": lambda components: helper(components.net),
     "in a variable": in_a_variable,
     "in a closure": lambda components: (lambda net: [net.config for _ in range(2)])(components.net),

@@ -286,10 +286,10 @@ def test_having_nothing_to_load_is_told_with_what_is_missing() -> None:
             return components, state
 
     pipe = Needs().init_pipeline()
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="nothing was loaded") as caught:
         pipe.load_components()
     assert [str(warning.message) for warning in caught] == [
-        "nothing was loaded: components `net`, `other` are missing and have no place to come from; give "
+        "nothing was loaded: `net`, `other` are missing and have no place to come from; give "
         "`pipe.update_components(net=..., other=...)`"
     ]
     assert caught[0].filename == __file__

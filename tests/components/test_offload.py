@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from loopwright import ComponentsManager, ComponentSpec, InputParam, ModularPipelineBlocks, OutputParam
 from loopwright.batching import batched
+from loopwright.components import turns
 from loopwright.components.offload import AutoOffloadStrategy, is_offloaded
 from loopwright.diffusion import embedded_pipeline
 from loopwright.errors import InvalidInputError, RunCancelledError, RunStateError, RunTimeoutError
@@ -152,6 +153,27 @@ def test_a_call_waits_while_all_that_is_there_is_in_use(device: Simulated) -> No
         True,
     ]
     assert device.faults == []
+
+
+def test_runs_that_are_cancelled_leave_nothing_behind(device: Simulated) -> None:
+    device.budget = ROOM
+    pipe = calling(offloading(), **models_of(device))
+    [x] = starts(1)
+    expected = pipe(x=x, output="x")
+    runs = [pipe.start(x=x, output="x") for _ in range(9)]
+    for run in runs[::3]:
+        run.cancel()
+    for event in runs[1]:
+        if event.index == 1:
+            runs[1].cancel()
+    for number, run in enumerate(runs):
+        if number % 3 and number != 1:
+            assert torch.equal(run.result(), expected)
+    join_run_threads()
+    assert not turns._waits
+    assert not turns._passed
+    assert device.faults == []
+    assert device.most <= device.budget
 
 
 def test_a_call_that_fails_is_no_use_any_more(device: Simulated) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from loopwright import InputParam
 from loopwright.errors import InvalidInputError
-from tests.blocks.arithmetic import AddOne, Double, RepeatRows
-from tests.run.blocks import Do, Steps, pipeline
+from tests.blocks.arithmetic import AddOne, Double, Repeat, RepeatRows
+from tests.run.blocks import Do, HoldsLoop, Steps, pipeline
 
 
 def stepping() -> Any:
@@ -128,6 +129,54 @@ def test_a_callback_that_returns_something_else_is_told_so() -> None:
     with pytest.raises(InvalidInputError) as caught:
         stepping()(x=0, callbacks=step_end(lambda *_: 3))
     assert str(caught.value) == "the callback returned an int; it must return a dict of the values to change, or None"
+
+
+def test_a_callback_that_changes_a_value_that_there_is_not_is_told_so() -> None:
+    for call in ways(stepping()):
+        with pytest.raises(InvalidInputError) as caught:
+            call(x=0, callbacks=step_end(lambda *_: {"x": 3, "step": 3}))
+        assert str(caught.value) == (
+            "the callback changes `step`, and loop `loop` has no such value, did you mean `steps`?; it has `steps`, `x`"
+        )
+
+
+def test_a_callback_may_set_an_input_of_the_loop_that_was_not_given() -> None:
+    class AddMore(AddOne):
+        inputs = [*AddOne.inputs, InputParam("more")]
+
+        def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+            state.x += 1 + (state.more or 0)
+            return components, state
+
+    pipe = pipeline(loop=Steps.from_blocks_dict({"add": AddMore}))
+    assert pipe(x=0, callbacks=step_end(lambda pipe, i, t, values: {"more": 10}), output="x") == 23
+
+
+def test_a_callback_for_steps_is_refused_where_no_loop_has_them() -> None:
+    pipe = pipeline(rows=RepeatRows.from_blocks_dict({"count": Repeat.from_blocks_dict({"add": AddOne})}))
+    message = (
+        "the callback takes `i` and `t`, and no loop of this pipeline gives both; write `def callback(event)`, which "
+        "is called after each iteration of each loop"
+    )
+    for callbacks in (lambda pipe, i, t, values: None, step_end(print)):
+        for call in (pipe, pipe.start, pipe.stream):
+            with pytest.raises(InvalidInputError) as caught:
+                call(x=0, callbacks=callbacks)
+            assert str(caught.value) == message
+
+
+def test_a_callback_for_steps_is_called_for_a_loop_that_a_block_holds_or_whose_source_does_not_tell() -> None:
+    class Secret(Repeat):
+        def iterate(self, components: Any, block_state: Any) -> Any:
+            yield from ({"i": i, "t": i} for i in range(2))
+
+    seen: list[int] = []
+    callbacks = step_end(lambda pipe, i, t, values: seen.append(i))
+    counts = Repeat.from_blocks_dict({"add": AddOne})
+    pipeline(count=counts, secret=Secret.from_blocks_dict({"add": AddOne}))(x=0, callbacks=callbacks)
+    assert seen == [0, 1]
+    pipeline(count=counts, leaf=HoldsLoop(Steps.from_blocks_dict({"add": AddOne})))(x=0, callbacks=callbacks)
+    assert seen == [0, 1] * 2
 
 
 def test_a_callback_may_call_the_pipeline() -> None:

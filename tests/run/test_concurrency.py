@@ -77,6 +77,21 @@ def test_components_that_a_run_changes_are_copied_for_each_run() -> None:
     assert (run.result(), run.components.counter.count, pipe.counter.count) == (3, 3, 0)
 
 
+def test_a_component_that_no_block_of_a_run_asks_for_is_not_copied() -> None:
+    copies: list[Counter] = []
+
+    class Counted(Counter):
+        def __deepcopy__(self, memo: Any) -> Counter:
+            copies.append(self)
+            return Counter()
+
+    pipe = counter_pipeline(lambda components, x, **_: components.device.type)
+    pipe.update_components(counter=Counted())
+    for call in (pipe, lambda: pipe.start().result(), lambda: list(pipe.stream())):
+        call()
+        assert copies == []
+
+
 def test_a_run_keeps_the_components_that_the_pipeline_had_when_it_was_made() -> None:
     pipe = counter_pipeline()
     run = pipe.stream(output="x")

@@ -17,8 +17,8 @@ from diffusers.hooks import FirstBlockCacheConfig, LayerSkipConfig
 from diffusers.models.cache_utils import CacheMixin
 
 from loopwright import ComponentSpec, InputParam, ModularPipelineBlocks, OutputParam
-from loopwright.errors import RunCancelledError
 from loopwright.components.guarded import KEEPS_VALUES
+from loopwright.errors import RunCancelledError
 from loopwright.run.exclusive import needs_exclusive
 from tests.blocks.arithmetic import AddOne, Repeat
 from tests.run.blocks import Do, Turnstile, in_threads, pipeline

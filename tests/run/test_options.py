@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -67,6 +68,33 @@ def test_callables_are_told_apart_by_what_they_take() -> None:
     assert Callbacks.read(one) == Callbacks(on_event=(one,))
     assert Callbacks.read(StepEnd(four, ("x",))) == Callbacks((StepEnd(four, ("x",)),))
     assert Callbacks.read(None) == Callbacks()
+
+
+def test_a_callable_that_takes_anything_gets_the_event() -> None:
+    def anything(*arguments: Any, **named: Any) -> None: ...
+
+    def one_or_more(event: Any, *others: Any) -> None: ...
+
+    class Unknown:
+        """Does not tell what it takes."""
+
+        __signature__ = "nothing"
+
+        def __call__(self, event: Any) -> None: ...
+
+    for function in (print, anything, one_or_more, functools.partial(anything, 1), Unknown(), [].append):
+        assert Callbacks.read(function) == Callbacks(on_event=(function,))
+
+
+def test_a_callable_with_four_named_arguments_is_one_for_steps() -> None:
+    def with_defaults(pipe: Any, i: int = 0, t: Any = None, values: Any = None) -> None: ...
+
+    def with_more(pipe: Any, i: int, t: Any, values: Any, *others: Any) -> None: ...
+
+    def five(note: str, pipe: Any, i: int, t: Any, values: Any) -> None: ...
+
+    for function in (with_defaults, with_more, functools.partial(five, "note")):
+        assert Callbacks.read(function) == Callbacks((StepEnd(function),))
 
 
 def test_the_names_of_values_default_to_the_latents() -> None:

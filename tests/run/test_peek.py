@@ -138,6 +138,43 @@ def test_it_sees_what_blocks_assigned_to_the_components() -> None:
     assert peeks(pipe, x=0, steps=1) == [7]
 
 
+def test_what_follows_does_not_change_what_a_block_put_on_the_components() -> None:
+    def put(components: Any, x: Any, **_: Any) -> None:
+        components.history, components.also = [], {}
+        components.also["history"] = components.history
+
+    def add(components: Any, x: Any, **_: Any) -> int:
+        components.history.append(x)
+        assert components.also["history"] is components.history
+        return len(components.history)
+
+    pipe = pipeline(put=Do(put), loop=Repeat.from_blocks_dict({"add": AddOne}), after=Do(add))
+    run = pipe.stream(x=0, output="x")
+    assert [event.peek("x") for event in run] == [1, 1, 1]
+    assert run.result() == 1
+    assert run.components.history == [3]
+
+
+def test_what_stands_on_the_pipeline_itself_is_shared() -> None:
+    class Uncopyable:
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise TypeError
+
+    pipe = pipeline(loop=Repeat.from_blocks_dict({"add": AddOne}), read=Do(lambda c, *_: c.note))
+    pipe.note = Uncopyable()
+    assert peeks(pipe, x=0, steps=1) == [pipe.note]
+
+
+def test_what_a_block_put_on_the_components_and_cannot_be_copied_is_named() -> None:
+    def put(components: Any, x: Any, **_: Any) -> None:
+        components.items = (i for i in ())
+
+    pipe = pipeline(put=Do(put), loop=Repeat.from_blocks_dict({"add": AddOne}))
+    with pipe.stream(x=0) as run, pytest.raises(InvalidInputError, match="the value `items`") as caught:
+        [event.peek() for event in run]
+    assert str(caught.value).endswith("; a block put it on the components")
+
+
 def test_models_are_shared_also_by_what_refers_to_them() -> None:
     class Holder:
         def __init__(self, model: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loopwright import Checkpoint
 from loopwright.errors import (
     OutputNotSetError,
     RunCancelledError,
@@ -20,7 +21,18 @@ from loopwright.errors import (
     UnknownValueError,
 )
 from tests.blocks.arithmetic import AddOne, Divide, Double, Repeat, RepeatRows, Silent
-from tests.run.blocks import PATIENCE, Do, Steps, Turnstile, counting, join_run_threads, nested, pipeline, run_threads
+from tests.run.blocks import (
+    PATIENCE,
+    Do,
+    Steps,
+    Turnstile,
+    counting,
+    in_threads,
+    join_run_threads,
+    nested,
+    pipeline,
+    run_threads,
+)
 
 
 def stopping(turnstile: Turnstile) -> Any:
@@ -265,6 +277,68 @@ def test_an_exception_keeps_its_type_and_says_where_it_came_from() -> None:
         list(pipe.stream(x=0))
 
 
+def test_asking_again_for_the_result_of_a_run_that_failed_raises_the_same_error() -> None:
+    run = pipeline(divide=Do(lambda *_: 1 // 0)).start()
+    lengths = []
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError) as caught:
+            run.result()
+        lengths.append(len(caught.traceback))
+    assert len(set(lengths)) == 1
+
+
+def test_asking_for_the_result_leaves_a_watcher_in_another_thread_its_events() -> None:
+    run = counting().stream(x=0, output="x")
+    seen: list[int] = []
+    in_hand, asked = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        for event in run:
+            in_hand.set()
+            assert asked.wait(PATIENCE)
+            seen.append(event.peek("x"))
+
+    def ask() -> int:
+        assert in_hand.wait(PATIENCE)
+        control, wait = run._execution.control, run._execution.control.wait_for_end
+
+        def waiting(timeout: Any) -> bool:
+            asked.set()
+            return wait(timeout)
+
+        control.wait_for_end = waiting
+        return int(run.result())
+
+    assert in_threads(watch, ask)[1] == 6
+    assert seen == [2, 4, 6]
+
+
+def test_asking_for_the_result_lets_a_run_go_whose_watcher_is_gone() -> None:
+    run = counting().stream(x=0, output="x")
+    events = iter(run)
+    in_threads(lambda: next(events))
+    assert run.result() == 6
+    assert list(events) == []
+
+
+def test_a_run_that_nobody_began_is_waiting() -> None:
+    run = counting().stream(x=0)
+    assert run.status == "waiting"
+    run.pause()
+    assert (run.status, repr(run)) == ("waiting", "<Run: waiting>")
+    run.go_on()
+    run.result()
+    assert run.status == "succeeded"
+
+
+@pytest.mark.parametrize("steer", ["pause", "go_on", "cancel", "stop_loop"])
+def test_a_run_that_has_ended_stays_as_it_ended(steer: str) -> None:
+    run = counting().start(x=0, output="x")
+    run.result()
+    getattr(run, steer)()
+    assert (run.status, run.result()) == ("succeeded", 6)
+
+
 def test_an_output_that_was_not_set_is_a_failure_of_the_run() -> None:
     run = Silent().init_pipeline().start()
     with pytest.raises(OutputNotSetError):
@@ -400,6 +474,22 @@ def test_saving_a_run_that_is_paused_before_a_model_works_to_the_end_of_the_iter
     run.go_on()
     assert np.array_equal(run.result(), image)
     assert np.array_equal(embedded.resume(tmp_path / "run", output="images").result(), image)
+
+
+def test_a_resumed_run_and_a_branch_wait_to_be_watched_if_they_are_held(tmp_path: Any) -> None:
+    pipe = counting()
+    run = pipe.stream(x=0, steps=5, output="x", checkpoint=Checkpoint(tmp_path / "run", keep=None))
+    for event in run:
+        if event.index == 1:
+            run.cancel()
+    resumed = pipe.resume(tmp_path / "run", output="x", held=True)
+    assert (resumed.status, run_threads()) == ("waiting", [])
+    assert [(event.index, event.peek("x")) for event in resumed] == [(2, 6), (3, 8), (4, 10)]
+    assert resumed.result() == 10
+    branch = pipe.branch(tmp_path / "run", at=1, output="x", held=True)
+    assert branch.status == "waiting"
+    assert [event.index for event in branch] == [1, 2, 3, 4]
+    assert pipe.branch(tmp_path / "run", at=1, output="x", held=True).result() == 10
 
 
 def test_what_was_stopped_is_saved_as_stopped(tmp_path: Any) -> None:

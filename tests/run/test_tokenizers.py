@@ -8,7 +8,7 @@ import pytest
 from transformers import Qwen2Tokenizer
 
 from loopwright import ComponentSpec, InputParam, ModularPipeline, ModularPipelineBlocks, OutputParam
-from tests.run.blocks import pipeline
+from tests.run.blocks import in_threads, pipeline
 
 
 class Encode(ModularPipelineBlocks):
@@ -39,7 +39,28 @@ def test_runs_do_not_get_the_lengths_of_each_other(encoding: ModularPipeline) ->
     assert [run.result().lengths for run in runs] == [{3}, {7}]
 
 
+def test_plain_calls_in_threads_do_not_get_the_lengths_of_each_other(encoding: ModularPipeline) -> None:
+    calls = [lambda length=length: encoding(length=length, output="lengths") for length in (3, 7)]
+    assert in_threads(*calls) == [{3}, {7}]
+
+
+def test_plain_calls_with_the_tokenizer_of_a_processor_do_not_either(encoding: ModularPipeline) -> None:
+    class Processor:
+        def __init__(self, tokenizer: Any) -> None:
+            self.tokenizer = tokenizer
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return self.tokenizer(*args, **kwargs)
+
+    pipe = pipeline(encode=Encode)
+    pipe.update_components(tokenizer=Processor(encoding.tokenizer))
+    calls = [lambda length=length: pipe(length=length, output="lengths") for length in (3, 7)]
+    assert in_threads(*calls) == [{3}, {7}]
+
+
 def test_nothing_stays_on_a_tokenizer_after_a_run(encoding: ModularPipeline) -> None:
     before = set(vars(encoding.tokenizer))
     encoding.start(length=3).result()
+    assert set(vars(encoding.tokenizer)) == before
+    encoding(length=3)
     assert set(vars(encoding.tokenizer)) == before

@@ -56,5 +56,6 @@ def test_a_loop_that_depends_on_something_else_is_noticed() -> None:
         verify_resume(pipe, {"x": 0})
     assert str(raised.value) == (
         "resumed after iteration 0 of loop `loop`, the run has x=5 after iteration 1 of loop `loop`, and it was 3; "
-        "what it depends on is kept outside the state"
+        "what it depends on is kept outside the state, or in a part of it that a resumed run has only as it was when "
+        "it was saved: a large tensor that is changed in place, or memory that arrays share"
     )

@@ -4,12 +4,11 @@ One thread makes all merged calls of a pipeline, one after the other, so that th
 are next follows from who waits: the oldest that are complete, because there are as many as fit, or because every run
 that could join them waits at some call. Nothing waits for a time to pass, with one exception: a run that others wait
 for and that does not come (it is in a slow block, a callback, or its reader takes its time) holds them for no longer
-than a forward takes, or than four times what runs usually need between two calls if that is longer.
+than a forward takes, or than four times what most runs need between two calls if that is longer.
 """
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections import Counter, deque
@@ -19,26 +18,29 @@ from typing import Any
 
 import torch
 
+from loopwright.batching import adapters
 from loopwright.batching.admission import Admission, Client
 from loopwright.batching.arguments import Arguments, describe
 from loopwright.batching.contents import Contents
 from loopwright.batching.forwards import Call, Forwards
 from loopwright.batching.member import Member, current_member
 from loopwright.batching.memory import RunMemory
-from loopwright.batching.models import Method, WrappedModel, context_of
+from loopwright.batching.models import Method, WrappedModel, can_be_lent
 from loopwright.batching.report import BatchReport, Refusal
-from loopwright.components.guarded import keeps_values
-from loopwright.components.turns import owns
+from loopwright.components.guarded import keeps_values, unguarded
+from loopwright.components.turns import alone, lent, owned
 from loopwright.errors import RunStateError
 from loopwright.run.modes import ThreadModes
+from loopwright.run.torch_threads import release_torch_threads
 
 __all__ = ["Batcher"]
 
 # How long a run is waited for, in seconds, before it is known what is usual.
 _FIRST_PATIENCE = 0.05
-# How many times longer than usual, and how long at least: a thread of Python may have to wait so long for its turn.
+# How many times longer than three of four runs need, and how long at least: where processors are few, a thread may have
+# to wait so long for its turn.
 _PATIENCE = 4
-_LEAST_PATIENCE = 0.005
+_LEAST_PATIENCE = 0.02
 
 
 class Batcher:
@@ -68,6 +70,7 @@ class Batcher:
         self._members: set[Member] = set()
         self._queue: list[Call] = []
         self._gaps: deque[float] = deque(maxlen=64)
+        self._usual_patience = _FIRST_PATIENCE
         self._durations: dict[int, float] = {}
         self._contents = Contents()
         self._names = {id(model): name for name, model in models.items()}
@@ -83,7 +86,9 @@ class Batcher:
 
     def begin(self) -> None:
         """Wrap the methods of the models."""
-        self._wrapped = [WrappedModel(model, self._call, self._is_batched) for model in self._models]
+        for model in self._models:
+            with unguarded(model):
+                self._wrapped.append(WrappedModel(model, self._call, self._member))
 
     def end(self, cancel: bool) -> None:
         """Wait for the runs, and leave the models as they were.
@@ -99,7 +104,8 @@ class Batcher:
             with self._changed:
                 self._changed.notify_all()
             for wrapped in self._wrapped:
-                wrapped.remove()
+                with unguarded(wrapped.model):
+                    wrapped.remove()
             if self._thread is not None:
                 self._thread.join()
 
@@ -138,6 +144,10 @@ class Batcher:
         self.announce(member)
         try:
             with self._admission.admitted(member.client, member.control.check):
+                for model in filter(adapters.has_adapters, self._models):
+                    # nobody is in a block meanwhile that changes them
+                    with alone([model]):
+                        member.adapters[model] = adapters.read(model)
                 yield
         finally:
             self.leave(member)
@@ -183,28 +193,61 @@ class Batcher:
 
     # The threads of the runs.
 
-    def _is_batched(self) -> bool:
+    def _member(self) -> Member | None:
+        """The run of this batch that the current thread works for."""
         member = current_member()
-        return member is not None and member.batcher is self
+        return member if member is not None and member.batcher is self else None
 
     def _call(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What stands in place of a model's method."""
-        member = current_member()
+        member = self._member()
         # calls within calls belong to these; with gradients, a call is nobody else's
-        if member is None or member.batcher is not self or member.busy or torch.is_grad_enabled():
+        if member is None or member.busy or torch.is_grad_enabled():
             return method(*args, **kwargs)
-        call = self._queued(member, method, args, kwargs)
+        call = None if self._is_by_itself(member, method) else self._queued(member, method, args, kwargs)
         try:
             if call is not None:
-                call.place.wait()
+                # whose threads would slow those of the thread that makes the calls
+                release_torch_threads()
+                with self._lending(member, call):
+                    call.place.wait()
                 if not call.is_declined:
                     return call.outcome()
-            with self._changed:
-                member.busy = True
-            return self._by_itself(method, args, kwargs)
+                with self._changed:
+                    member.busy = True
+            with method.within(member.contexts.get(id(method.model))):
+                # a call that was declined begins anew: meanwhile some other run may have come to have the model alone
+                made: Any = method if call is None else getattr(method.model, method.name)
+                return made(*args, **kwargs)
         finally:
             if member.busy:
                 self._end_call(member, call)
+
+    def _is_by_itself(self, member: Member, method: Method) -> bool:
+        """Whether there is no other run, so that this one makes its call itself, which takes the shortest way."""
+        with self._changed:
+            if self._deterministic or len(self._members) > 1:
+                return False
+            member.busy = True
+        self._forwards.count_alone(method.model)
+        return True
+
+    @contextmanager
+    def _lending(self, member: Member, call: Call) -> Iterator[None]:
+        """While a run waits for a call: let others have the models that it has alone because of their adapters."""
+        if call.adapters is None:
+            yield
+            return
+        models = list({id(model): model for model in [call.method.model, *owned()]}.values())
+        changed = {model: adapters.read(model) for model in models if model in member.adapters}
+        for model in changed:
+            adapters.write(model, member.adapters[model])
+        try:
+            with lent(models):
+                yield
+        finally:
+            for model, state in changed.items():
+                adapters.write(model, state)
 
     def _end_call(self, member: Member, call: Call | None) -> None:
         """A run has made a call itself, or its thread was interrupted while it waited."""
@@ -218,14 +261,6 @@ class Batcher:
             if self._queue:
                 self._changed.notify_all()
 
-    def _by_itself(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A call that is not made with others, in the thread of its run."""
-        context = context_of(method.model)
-        if context is None:
-            return method(*args, **kwargs)
-        with type(method.model).cache_context(method.model, context[0], **context[1]):  # type: ignore[attr-defined]
-            return method(*args, **kwargs)
-
     def _queued(self, member: Member, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """The call, in the queue; None if it is to be made at once."""
         model = method.model
@@ -233,14 +268,25 @@ class Batcher:
         reason, call = None, None
         if method.name in keeps_values(model):
             reason = "it keeps values on the model"
-        elif owns(model):
+        elif any(not can_be_lent(other) for other in owned()) or (owned() and model not in member.adapters):
             reason = "its block has the model alone"
         elif method.name == "forward" and model.training:
             reason = "it is in training mode"
         else:
             described = describe(method.names, args, kwargs, self._contents, self._deterministic)
             if isinstance(described, Arguments):
-                call = Call(member, method, args, kwargs, described, ThreadModes(), context_of(model), in_loop)
+                adapted = adapters.read(model) if model in member.adapters else None
+                call = Call(
+                    member,
+                    method,
+                    args,
+                    kwargs,
+                    described,
+                    ThreadModes(),
+                    member.contexts.get(id(model)),
+                    adapted,
+                    in_loop,
+                )
                 reason = self._forwards.refusal(call)
             else:
                 reason = described
@@ -249,8 +295,10 @@ class Batcher:
             member.busy = True
             if in_loop:
                 gap = now - member.since
-                self._gaps.append(gap)
                 member.is_prompt = gap <= self._patience(id(model))
+                self._gaps.append(gap)
+                if len(self._gaps) >= 8:
+                    self._usual_patience = _PATIENCE * sorted(self._gaps)[3 * len(self._gaps) // 4]
             if reason is not None or call is None:
                 self._refusals[self._names[id(model)], method.name, str(reason)] += 1
                 self._forwards.count_alone(model)
@@ -272,7 +320,7 @@ class Batcher:
     def _work(self) -> None:
         while (calls := self._take()) is not None:
             began = time.perf_counter()
-            self._forwards.serve(calls)
+            self._forwards.serve(calls, self._queue)
             model = id(calls[0].method.model)
             self._durations[model] = time.perf_counter() - began
 
@@ -289,6 +337,9 @@ class Batcher:
                     return calls
                 if self._is_over and not self._members:
                     return None
+                if len(self._members) <= 1:
+                    # a run by itself makes its calls itself
+                    release_torch_threads()
                 self._is_idle = True
                 self._changed.wait(wait)
                 self._is_idle = False
@@ -330,8 +381,7 @@ class Batcher:
 
     def _patience(self, model: int) -> float:
         """How long to wait at most, in seconds, for a run that could join a call of a model."""
-        usual = _PATIENCE * statistics.median(self._gaps) if len(self._gaps) >= 8 else _FIRST_PATIENCE
-        return max(usual, self._durations.get(model, 0.0), _LEAST_PATIENCE)
+        return max(self._usual_patience, self._durations.get(model, 0.0), _LEAST_PATIENCE)
 
     # What others want to know.
 

@@ -6,12 +6,12 @@ import gc
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from loopwright.batching.adapters import Adapters, with_adapters
 from loopwright.batching.arguments import Arguments, merge
 from loopwright.batching.member import Member, Place
 from loopwright.batching.memory import is_out_of_memory
@@ -19,6 +19,7 @@ from loopwright.batching.models import Method, why_alone
 from loopwright.batching.outputs import split
 from loopwright.batching.proof import Ledger, prove, prove_fixed, shares, size_class
 from loopwright.batching.report import ModelReport
+from loopwright.components.turns import alone, current_run, together
 from loopwright.run.modes import ThreadModes
 
 __all__ = ["Call", "Forwards"]
@@ -32,9 +33,11 @@ class Call:
         method: what is called.
         arguments: what there is to know of the arguments.
         context: the cache context around it.
+        adapters: what its run has set of the adapters of the model, None if there are none.
         in_loop: whether it is made in a loop whose blocks work with the model.
         key: equal for calls that can be made together.
         proof_key: equal for calls for which one proof holds.
+        run: by what it is known who works with the model.
         place: where the thread of the run waits.
         is_declined: whether the run is to make the call itself.
     """
@@ -48,14 +51,18 @@ class Call:
         arguments: Arguments,
         modes: ThreadModes,
         context: tuple[Any, ...] | None,
+        adapters: Adapters | None,
         in_loop: bool,
     ) -> None:
         self.member, self.method, self.args, self.kwargs = member, method, args, kwargs
-        self.arguments, self.modes, self.context, self.in_loop = arguments, modes, context, in_loop
+        self.arguments, self.modes, self.in_loop = arguments, modes, in_loop
+        self.context, self.adapters = context, adapters
         # nothing in the forward reads more of the context than its name, or the model would not be merged
-        kind = (id(method.model), method.name, in_loop, modes.key, None if context is None else context[0])
+        around = None if context is None else context[0], adapters
+        kind = (id(method.model), method.name, in_loop, modes.key, around)
         self.key = (*kind, arguments.key)
         self.proof_key = (*kind, arguments.proof_key)
+        self.run = current_run()
         self.place = Place()
         self.is_declined = False
         self._value: Any = None
@@ -119,8 +126,13 @@ class Forwards:
         """A run makes a call of a model by itself."""
         self._count(model, calls=1, forwards=1, sizes=Counter([1]))
 
-    def serve(self, calls: list[Call]) -> None:
-        """Answer calls with equal keys."""
+    def serve(self, calls: list[Call], others: Sequence[Call] = ()) -> None:
+        """Answer calls with equal keys.
+
+        Args:
+            calls: the calls.
+            others: those that wait until these are made.
+        """
         waiting = []
         for call in calls:
             try:
@@ -130,16 +142,28 @@ class Forwards:
                 call.answer(error=error)
         if not waiting:
             return
-        first = waiting[0]
         try:
-            reason = why_alone(first.method.model)
-            if reason is not None:
-                self._decline(waiting, reason)
-            else:
-                first.modes.call_here(lambda: self._serve(waiting))
+            self._serve_in_turn(waiting, others)
         except BaseException as error:
             for call in waiting:
                 call.answer(error=error)
+
+    def _serve_in_turn(self, calls: list[Call], others: Sequence[Call]) -> None:
+        """Answer calls when no run has their model alone, under their modes and with the adapters of their runs."""
+        first, model = calls[0], calls[0].method.model
+        if first.adapters is None:
+            # an offloaded model stays where it is meanwhile, and nobody hooks it
+            turn = together(model, made_for=[call.run for call in (*calls, *others)])
+        else:
+            # no run is in a block meanwhile that could change them
+            turn = alone([model])
+        with turn:
+            reason = why_alone(model)
+            if reason is not None:
+                self._decline(calls, reason)
+                return
+            with with_adapters(model, first.adapters):
+                first.modes.call_here(lambda: self._serve(calls))
 
     def _decline(self, calls: Sequence[Call], reason: str) -> None:
         model = calls[0].method.model
@@ -295,11 +319,8 @@ class Forwards:
             call.answer(value)
 
     def _forward(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        model: Any = call.method.model
         # the context belongs to the run, and is set for as long as the model works for it
-        context = call.context
-        around = nullcontext() if context is None else type(model).cache_context(model, context[0], **context[1])
-        with around:
+        with call.method.within(call.context):
             return call.method(*args, **kwargs)
 
     def _count(self, model: torch.nn.Module, **counts: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from loopwright.batching.adapters import Adapters
 from loopwright.batching.admission import Client
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Member:
         busy: whether it makes a call.
         since: when it was last let go.
         is_prompt: whether it was back in time when it was last waited for.
+        adapters: what was set of the adapters of the models when it began.
+        contexts: by the ids of models, the cache context that it has set: its name and the rest.
     """
 
     def __init__(self, batcher: Batcher, view: Any, control: Any, client: Client) -> None:
@@ -53,6 +56,8 @@ class Member:
         self.busy = False
         self.since = time.perf_counter()
         self.is_prompt = True
+        self.adapters: dict[torch.nn.Module, Adapters] = {}
+        self.contexts: dict[int, tuple[Any, ...] | None] = {}
         self._view = view
         self._loop: Any = None
         self._models_of: dict[int, frozenset[int]] = {}

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from types import MethodType
 from typing import Any
 
 import torch
-from diffusers.hooks import HookRegistry
 from diffusers.models.cache_utils import CacheMixin
 from torch.nn.modules import module as torch_module
 
+from loopwright.batching.member import Member
+from loopwright.components.offload import is_offloaded
+from loopwright.run.exclusive import SWITCHES_PRECISION
 from loopwright.run.model_calls import is_watch
 
-__all__ = ["Method", "WrappedModel", "why_alone"]
+__all__ = ["Method", "WrappedModel", "can_be_lent", "why_alone"]
 
 # What blocks call models by.
 METHODS = ("forward", "encode", "decode", "generate")
@@ -27,9 +28,6 @@ _HARMLESS |= {"lazy_prefetch_group_offloading"}
 
 # With hooks from here transformers collects hidden states, for the call that is going on in a thread.
 _COLLECTING = ("transformers.utils.output_capturing",)
-
-# By the ids of models: the cache context that the current run has set.
-_contexts: ContextVar[dict[int, tuple[Any, ...]]] = ContextVar("contexts")
 
 
 class Method:
@@ -51,6 +49,11 @@ class Method:
         if self._own is None:
             return self.function(self.model, *args, **kwargs)
         return self.function(*args, **kwargs)
+
+    def within(self, context: tuple[Any, ...] | None) -> AbstractContextManager[None]:
+        """The cache context that a run has set, set on the model; None for none."""
+        model: Any = self.model
+        return nullcontext() if context is None else type(model).cache_context(model, context[0], **context[1])
 
     def wrap(self, call: Callable[..., Any]) -> Any:
         """What stands in place of the method: calls `call(method, args, kwargs)`."""
@@ -83,14 +86,14 @@ class WrappedModel:
     Args:
         model: the model.
         call: called as `call(method, args, kwargs)` in place of each of its methods.
-        is_batched: whether the code that asks belongs to a run of the batch.
+        member: the run of the batch that the code which asks belongs to, None if it belongs to none.
     """
 
     def __init__(
         self,
         model: torch.nn.Module,
         call: Callable[[Method, tuple[Any, ...], dict[str, Any]], Any],
-        is_batched: Callable[[], bool],
+        member: Callable[[], Member | None],
     ) -> None:
         self.model = model
         self._put: dict[str, tuple[Any, Any]] = {}
@@ -99,7 +102,7 @@ class WrappedModel:
             if callable(own.get(name) or getattr(type(model), name, None)):
                 self._replace(name, Method(model, name).wrap(call))
         if isinstance(model, CacheMixin):
-            self._replace("cache_context", _context_of_run(model, is_batched))
+            self._replace("cache_context", _context_of_run(model, member))
 
     def _replace(self, name: str, value: Any) -> None:
         self._put[name] = value, vars(self.model).get(name)
@@ -116,29 +119,33 @@ class WrappedModel:
                     vars(self.model)[name] = own
 
 
-def _context_of_run(model: Any, is_batched: Callable[[], bool]) -> Any:
+def _context_of_run(model: Any, member: Callable[[], Member | None]) -> Any:
     """What stands in place of `cache_context`: a run of the batch sets its context for itself, not on the model."""
     function = type(model).cache_context
 
     @wraps(function)
     @contextmanager
     def cache_context(model_: Any, name: str, **kwargs: Any) -> Iterator[None]:
-        if model_ is not model or model.is_cache_enabled or not is_batched():
+        run = member()
+        if model_ is not model or model.is_cache_enabled or run is None:
             with function(model_, name, **kwargs):
                 yield
             return
-        token = _contexts.set({**_contexts.get({}), id(model): (name, kwargs)})
+        before = run.contexts.get(id(model))
+        run.contexts[id(model)] = name, kwargs
         try:
             yield
         finally:
-            _contexts.reset(token)
+            run.contexts[id(model)] = before
 
     return MethodType(cache_context, model)
 
 
-def context_of(model: torch.nn.Module) -> tuple[Any, ...] | None:
-    """The cache context that the current run has set for a model: its name and the rest; None without any."""
-    return _contexts.get({}).get(id(model))
+def can_be_lent(model: torch.nn.Module) -> bool:
+    """Whether a run that has a model alone could have changed nothing but its adapters."""
+    config = vars(model).get("_internal_dict") or {}
+    switches = any(cls.__name__ in SWITCHES_PRECISION for cls in type(model).__mro__)
+    return why_alone(model) is None and not config.get("force_upcast") and not switches and not is_offloaded(model)
 
 
 def why_alone(model: torch.nn.Module) -> str | None:
@@ -151,21 +158,18 @@ def why_alone(model: torch.nn.Module) -> str | None:
         return "its caching is enabled"
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return "there are forward hooks for all modules"
-    for part in _parts(model):
-        own = part.__dict__
-        for hook in (*own["_forward_hooks"].values(), *own["_forward_pre_hooks"].values()):
-            if not is_watch(hook) and getattr(hook, "__module__", None) not in _COLLECTING:
-                return "it has forward hooks"
-        registry = own.get("_diffusers_hook")
-        if isinstance(registry, HookRegistry) and registry.hooks and not registry.hooks.keys() <= _HARMLESS:
-            return f"it has the hook {', '.join(sorted(registry.hooks))}"
+    # asked before each forward, so without the names that torch makes for modules
+    parts = [model]
+    while parts:
+        own = parts.pop().__dict__
+        if own["_forward_hooks"] or own["_forward_pre_hooks"]:
+            for hook in (*own["_forward_hooks"].values(), *own["_forward_pre_hooks"].values()):
+                if not is_watch(hook) and getattr(hook, "__module__", None) not in _COLLECTING:
+                    return "it has forward hooks"
+        if "_diffusers_hook" in own:
+            hooks = own["_diffusers_hook"].hooks
+            if not hooks.keys() <= _HARMLESS:
+                return f"it has the hook {', '.join(sorted(hooks))}"
+        if own["_modules"]:
+            parts += [part for part in own["_modules"].values() if part is not None]
     return None
-
-
-def _parts(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """A model and all modules in it. Asked before each forward: without the names that torch makes for them."""
-    waiting = [model]
-    while waiting:
-        part = waiting.pop()
-        yield part
-        waiting += [inner for inner in part.__dict__["_modules"].values() if inner is not None]

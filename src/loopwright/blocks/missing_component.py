@@ -10,7 +10,8 @@ from loopwright.errors import MissingComponentError
 
 __all__ = ["missing_component"]
 
-_LOADS = frozenset({"LOAD_ATTR", "LOAD_CLASSDEREF", "LOAD_DEREF", "LOAD_FAST", "LOAD_GLOBAL", "LOAD_METHOD", "LOAD_NAME"})
+# what takes the value of a name
+_LOADS = frozenset({"LOAD_ATTR", "LOAD_DEREF", "LOAD_FAST", "LOAD_GLOBAL", "LOAD_METHOD", "LOAD_NAME"})
 
 # what works with the value that the instruction before it made
 _OF_ONE_VALUE = frozenset({"BEFORE_WITH", "GET_ITER", "LOAD_ATTR", "LOAD_METHOD"})

@@ -135,7 +135,10 @@ def _loaded(model: str | None, device: str | None, dtype: str | None) -> tuple[A
 
         found = import_target(model)
         if not hasattr(found, "start") and callable(found):
-            found = found()
+            try:
+                found = found()
+            except TypeError as error:
+                raise InvalidInputError(f"{model} is no pipeline, and makes none without arguments") from error
         if not hasattr(found, "start"):
             raise InvalidInputError(f"{model} is no pipeline, and makes none")
         return found, model.rpartition(":")[2]

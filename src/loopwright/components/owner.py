@@ -131,7 +131,7 @@ class ComponentOwner(StoredComponents):
     def load_components(
         self, names: Any = None, workflow: str | None = None, progress: bool | None = None, **options: Any
     ) -> None:
-        """Load components from where their specs say. If there is nothing to load, a warning names those that are missing.
+        """Load components from where their specs say. Where there is nothing to load, a warning names what is missing.
 
         Args:
             names: one or several names; all that are missing and have a place to come from, if None.
@@ -294,9 +294,9 @@ def _warn_of_missing(names: list[str]) -> None:
     """Tell somebody who loaded all components, and had nothing to load, which of them are not there."""
     if names:
         listed = ", ".join(f"`{name}`" for name in names)
-        what = f"component {listed} is missing and has" if len(names) == 1 else f"components {listed} are missing and have"
+        are = f"component {listed} is missing and has" if len(names) == 1 else f"{listed} are missing and have"
         warnings.warn(
-            f"nothing was loaded: {what} no place to come from; give "
+            f"nothing was loaded: {are} no place to come from; give "
             f"`pipe.update_components({', '.join(f'{name}=...' for name in names)})`",
             stacklevel=3,
         )

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
+from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -130,20 +131,28 @@ def at_work(run: Any, check: Callable[[], None]) -> Iterator[None]:
         run: the run.
         check: as for `acting_as`; it ends the waiting of these, too.
     """
-    _at_work[run] = threading.get_ident(), check
+    with _changed:
+        _at_work[run] = threading.get_ident(), check
     try:
         yield
     finally:
-        del _at_work[run]
+        with _changed:
+            del _at_work[run]
 
 
-def _find_hosts(run: Any, whom: set[Any]) -> bool:
-    """Whether there are runs, among those that a run would wait for or found before, that wait until it is done."""
-    mine = threading.get_ident()
-    found = {other for other in whom if other in _at_work and waits_for(_at_work[other][0], mine)}
+def _find_hosts(run: Any, looks: int) -> set[Any]:
+    """The runs that wait until this one is done.
+
+    Args:
+        run: the run.
+        looks: how often it has looked whether its own waiting is over. To look at the code of threads takes time, and
+            nearly always there is nothing: it is done the longer the waiting lasts, and ever less often.
+    """
+    mine, thorough = threading.get_ident(), looks >= 2 and looks & (looks - 1) == 0
+    found = {other for other, (thread, _) in _at_work.items() if other != run and waits_for(thread, mine, thorough)}
     if found:
         _hosts.setdefault(run, set()).update(found)
-    return run in _hosts
+    return _hosts.get(run, set())
 
 
 def _wait_until(condition: Callable[[], bool], whom: Callable[[], set[Any]]) -> None:
@@ -156,19 +165,17 @@ def _wait_until(condition: Callable[[], bool], whom: Callable[[], set[Any]]) -> 
     if condition():
         return
     run, check = _current()
-    if _find_hosts(run, whom()) and condition():
+    if _find_hosts(run, looks=0) and condition():
         return
     _waits[run] = whom
     _looked.add(run)
     _changed.notify_all()
     try:
-        while True:
+        for looks in count(1):
             _changed.wait(_LOOK)
             check()
-            _find_hosts(run, whom())
-            for host in _hosts.get(run, ()):
-                if host in _at_work:
-                    _at_work[host][1]()
+            for host in _find_hosts(run, looks) & _at_work.keys():
+                _at_work[host][1]()
             if condition():
                 return
             _looked.add(run)

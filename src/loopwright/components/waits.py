@@ -6,6 +6,7 @@ block belongs to, though nothing else says so.
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,15 @@ __all__ = ["awaiting", "waits_for"]
 _RESULT, _EXCEPTION, _JOIN = (f.__code__ for f in (Future.result, Future.exception, threading.Thread.join))
 _WAIT, _AS_COMPLETED = wait.__code__, as_completed.__code__
 _WORK, _WORKER = thread._WorkItem.run.__code__, thread._worker.__code__
+# where a thread stands that waits in one of these ways
+_STANDING = {
+    getattr(function, "__code__", None)
+    for function in (
+        threading.Condition.wait,
+        threading.Thread.join,
+        getattr(threading.Thread, "_wait_for_tstate_lock", None),
+    )
+}
 # by threads: those that they wait for, if they said so
 _awaited: dict[int, list[int]] = {}
 
@@ -39,7 +49,7 @@ def awaiting(other: int | None) -> Iterator[None]:
             del _awaited[mine]
 
 
-def waits_for(waiting: int, other: int) -> bool:
+def waits_for(waiting: int, other: int, thorough: bool = True) -> bool:
     """Whether a thread stands still until another one is done with what it does.
 
     That is so if it is the same thread, if it joins the other one, or if it waits for a future at which the other one
@@ -48,8 +58,13 @@ def waits_for(waiting: int, other: int) -> bool:
     Args:
         waiting: the thread, by its ident.
         other: the other one.
+        thorough: whether the code of threads is looked at, rather than only what they have said.
     """
-    frames = sys._current_frames()
+    if other in _declared(waiting):
+        return True
+    if not thorough:
+        return False
+    frames = _standing_frames()
     seen: set[int] = set()
     todo = [waiting]
     while todo:
@@ -65,6 +80,35 @@ def waits_for(waiting: int, other: int) -> bool:
         if futures:
             todo.extend(ident for ident, frame in frames.items() if futures & _works_at(frame))
     return False
+
+
+def _declared(waiting: int) -> set[int]:
+    """A thread, those that it has said it waits for, those that these have said they wait for, and so on."""
+    found: set[int] = set()
+    todo = [waiting]
+    while todo:
+        current = todo.pop()
+        if current not in found:
+            found.add(current)
+            todo.extend(_awaited.get(current, ()))
+    return found
+
+
+def _standing_frames() -> dict[int, FrameType]:
+    """The frames of this thread and of those that stand still, by their idents.
+
+    Those of a thread that runs must not be looked at: they may be gone in the middle of it, and Python ends with a
+    segmentation fault.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()  # a collection in `_current_frames` may wait for ever, as threads that begin or end wait for that
+    try:
+        frames = sys._current_frames()
+    finally:
+        if was_enabled:
+            gc.enable()
+    mine = threading.get_ident()
+    return {ident: frame for ident, frame in frames.items() if ident == mine or frame.f_code in _STANDING}
 
 
 def _waited_for(frame: FrameType | None) -> tuple[set[int], set[Any]]:
@@ -92,6 +136,14 @@ def _works_at(frame: FrameType | None) -> set[Any]:
         if frame.f_code is _WORK:
             futures.add(frame.f_locals["self"].future)
         elif frame.f_code is _WORKER:
-            futures.update(item.future for item in list(frame.f_locals["work_queue"].queue) if item is not None)
+            futures.update(_queued(frame.f_locals["work_queue"]))
         frame = frame.f_back
     return futures
+
+
+def _queued(queue: Any) -> Iterator[Any]:
+    """The futures of what is in the queue of a pool, which does not let itself be looked into otherwise."""
+    for held in gc.get_referents(queue):
+        for item in list(held) if isinstance(held, list) else [held]:
+            if isinstance(item, thread._WorkItem):
+                yield item.future

@@ -52,6 +52,7 @@ class Control:
         self._listening = held
         self._wanted = False
         self._event: Any = None
+        self._holder: threading.Thread | None = None
         self._wake: Callable[[], None] | None = None
         self._errands: list[_Errand] = []
         self._thread: int | None = None
@@ -206,13 +207,19 @@ class Control:
         """Nobody listens any more; the run goes on by itself.
 
         Args:
-            unless_wanted: whether to leave that to a listener who is waiting for an event.
+            unless_wanted: whether to leave that to a listener, in another thread, who waits for an event or has one in
+                hand.
         """
         with self._changed:
-            if unless_wanted and self._wanted:
+            if unless_wanted and (self._wanted or self._is_held_elsewhere()):
                 return
             self._listening = self._wanted = False
+            self._holder = None
             self._changed.notify_all()
+
+    def _is_held_elsewhere(self) -> bool:
+        holder = self._holder
+        return holder is not None and holder is not threading.current_thread() and holder.is_alive()
 
     def take(self) -> Any:
         """The next event; waits for it. None when the run has ended."""
@@ -225,6 +232,7 @@ class Control:
         """Ask for the next event. `wake` is called once, in the thread of the run, when there is one, or at its end."""
         with self._changed:
             self._listening = self._wanted = True
+            self._holder = None
             self._wake = wake
             self._changed.notify_all()
             if self._event is not None or self._finished:
@@ -235,6 +243,7 @@ class Control:
         with self._changed:
             event, self._event = self._event, None
             self._wanted = False
+            self._holder = None if event is None else threading.current_thread()
             self._changed.notify_all()
             return event
 

@@ -15,7 +15,7 @@ from loopwright.state import BlockState, PipelineState, loop_record
 
 if TYPE_CHECKING:
     from loopwright.run.caching import RunCache
-    from loopwright.run.checkpoints.history import History
+    from loopwright.run.checkpoints.history import Entry, History
     from loopwright.run.checkpoints.replay import Replay
     from loopwright.run.exclusive import Exclusive
     from loopwright.run.presence import Presence
@@ -43,6 +43,7 @@ class Frame:
         outer_depth: how many of these lead to the loop around it.
         trace_depth: how many calls and iterations the trace has in progress between its iterations.
         ended: whether it is to have no more iterations.
+        entry: what it found when it began, and
         history: its small values after each iteration, for a run that is saved.
     """
 
@@ -50,6 +51,7 @@ class Frame:
         "_state",
         "depth",
         "ended",
+        "entry",
         "history",
         "index",
         "inner_visits",
@@ -74,6 +76,7 @@ class Frame:
         self.index = -1
         self.variables: dict[str, Any] = {}
         self.ended = False
+        self.entry: Entry | None = None
         self.history: History | None = None
         self.skipped = 0
         self.inner_visits: dict[str, int] = {}
@@ -138,6 +141,7 @@ class LoopDriver:
         iterations: how many iterations, of any loop, have ended.
         mark: stands for the point between two iterations at which the run is, None while it is at none.
         replay: leads the run to where it was saved; None once it is there, and for a run that begins.
+        remember: makes of the values that a loop finds what is kept of them while it runs; None if nothing is.
         ended_early: whether a loop was told to end.
     """
 
@@ -153,6 +157,7 @@ class LoopDriver:
     ) -> None:
         self.state = state
         self.replay: Replay | None = None
+        self.remember: Callable[[dict[str, Any]], Entry] | None = None
         self.frames: list[Frame] = []
         self.iterations = 0
         self.mark: object | None = None
@@ -166,6 +171,8 @@ class LoopDriver:
         self._root: Any = None
         self._blocks: list[tuple[str, Any]] = []
         self._visits: dict[str, int] = {}
+        # the loops whose calls are under way, with what is kept of the values that they found
+        self._entered: list[tuple[Any, Entry | None]] = []
         # the loop that made the last progress bar, and how many iterations the bar expects
         self._expected: tuple[Any, int | None] | None = None
 
@@ -199,6 +206,7 @@ class LoopDriver:
 
     def _run_root(self, blocks: Any, components: Any) -> PipelineState:
         def call(components: Any, state: PipelineState) -> tuple[Any, PipelineState]:
+            self._enter(blocks, state)
             return components, run_whole(blocks, components, state)
 
         state: PipelineState
@@ -270,6 +278,7 @@ class LoopDriver:
         """The call of a loop, which ends as usual if the wrapper has to be left."""
 
         def call(components: Any, state: Any, **variables: Any) -> tuple[Any, Any]:
+            self._enter(loop, state)
             try:
                 with self._having(loop):
                     return loop(components, state, **variables)
@@ -279,11 +288,17 @@ class LoopDriver:
                 loop.set_block_state(state, ended.state)
                 return components, state
             finally:
+                self._entered.pop()
                 if self._presence is not None:
                     outer = [frame for frame in self.frames if not frame.is_over and frame.loop is not loop]
                     self._presence.in_loop(outer[-1].loop if outer else None)
 
         return call
+
+    def _enter(self, loop: Any, state: Any) -> None:
+        """A loop is about to be called."""
+        values = state.values if isinstance(state, PipelineState) else state.__dict__
+        self._entered.append((loop, None if self.remember is None else self.remember(values)))
 
     def _tell_loop(self) -> None:
         if self._presence is not None:
@@ -393,6 +408,8 @@ class LoopDriver:
         visits = self.frames[-1].inner_visits if self.frames else self._visits
         frame = Frame(loop, path, is_held, state, visits.get(path, 0))
         visits[path] = frame.visit + 1
+        if not is_held and self._entered and self._entered[-1][0] is loop:
+            frame.entry = self._entered[-1][1]
         frame.depth = len(self._blocks)
         frame.outer_depth = self.frames[-1].depth if self.frames else 0
         frame.total = loop.loop_total(components, frame.state)

@@ -55,8 +55,8 @@ class Event:
     def peek(self, output: Any = None) -> Any:
         """What the result would be if the loop ended now, and the loops around it.
 
-        Runs the blocks that follow on a copy of the values, with copies of schedulers, guiders and generators: the run
-        itself is not changed by it, and the global random generators are put back, which concerns every other run that
+        Runs the blocks that follow on a copy of the values, with copies of schedulers, guiders and generators, and of
+        what blocks put on `components`: the run itself is not changed by it, and the global random generators are put back, which concerns every other run that
         draws from them meanwhile. It shows the run as it is when it is called. What the code of a loop itself does
         after its last iteration is left out.
 
@@ -66,6 +66,6 @@ class Event:
         Raises:
             RunStateError: the run has gone on since; or a block calls the loop by itself, so that nobody knows what it
                 would do next.
-            InvalidInputError: a value cannot be copied.
+            InvalidInputError: a value cannot be copied, or what a block put on `components`.
         """
         return self._peek(output)

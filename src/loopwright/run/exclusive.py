@@ -13,7 +13,8 @@ Most models are re-entrant, and runs share them freely. The exceptions:
   alone from the beginning of the loop to its end, but for the points between two iterations.
 - Some blocks generate text with a model that they keep to themselves, made of parts of their components
   (`KEEPS_A_MODEL`): such a block has its models alone.
-- A model that is offloaded may be moved by any run, unless another is making a call of it: the calls are counted.
+- A model that is offloaded may be moved by any run, unless another is making a call of it: the calls are counted. Where
+  hooks of others move models, or bring parts of a model in its call, there is one call at a time.
 
 Between two iterations a run holds nothing, so one that stands still is in nobody's way.
 """
@@ -31,9 +32,9 @@ from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.hooks import HookRegistry
 
 from loopwright.blocks import LoopSequentialPipelineBlocks
-from loopwright.components.guarded import guard, is_cached, keeps_values, unguard
+from loopwright.components.guarded import comes_in_parts, guard, is_cached, keeps_values, moves_others, unguard
 from loopwright.components.offload import is_offloaded
-from loopwright.components.turns import acting_as, alone, has_owner, is_holding, keeping
+from loopwright.components.turns import acting_as, alone, at_work, has_owner, is_holding, keeping
 
 __all__ = ["KEEPS_A_MODEL", "SWITCHES_PRECISION", "Exclusive", "needs_exclusive"]
 
@@ -62,20 +63,30 @@ def _is_changed_by_blocks(model: torch.nn.Module) -> bool:
     return has_owner(model) or next(model.parameters()).dtype is not torch.float32
 
 
+@lru_cache(maxsize=1024)
+def _is_one_of(cls: Any, names: tuple[str, ...]) -> bool:
+    return any(base.__name__ in names for base in cls.__mro__)
+
+
 def _switches_precision(model: torch.nn.Module) -> bool:
     """Whether loops set the precision that it computes with."""
-    named = any(base.__name__ in SWITCHES_PRECISION for base in type(model).__mro__)
-    return named and any(weight.dtype is torch.float8_e4m3fn for weight in model.parameters())
+    cls: Any = type(model)
+    return _is_one_of(cls, SWITCHES_PRECISION) and any(
+        weight.dtype is torch.float8_e4m3fn for weight in model.parameters()
+    )
 
 
 def _keeps_model(block: Any) -> bool:
     """Whether a block generates text with a model that is not a component."""
-    return any(base.__name__ in KEEPS_A_MODEL for base in type(block).__mro__)
+    cls: Any = type(block)
+    return _is_one_of(cls, KEEPS_A_MODEL)
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     """What `torch.compile` wraps."""
-    return getattr(model, "_orig_mod", model)
+    # not asked of the model itself, which goes through all that it has before it says no
+    inner = model._modules.get("_orig_mod")
+    return model if inner is None else inner
 
 
 def needs_exclusive(components: Iterable[Any]) -> bool:
@@ -102,6 +113,8 @@ def _is_exclusive(component: Any) -> bool:
             or _is_changed_by_blocks(model)
             or _switches_precision(model)
             or is_offloaded(component)
+            or moves_others(component)
+            or comes_in_parts(component)
         )
     return _hooks_models(component)
 
@@ -133,7 +146,7 @@ class Exclusive:
         for model in self._models:
             guard(model)
         try:
-            with acting_as(self, self._check):
+            with at_work(self, self._check), acting_as(self, self._check):
                 yield
         finally:
             for model in self._models:

@@ -20,7 +20,7 @@ from loopwright.run.exclusive import Exclusive
 from loopwright.run.memory import memory_gauge
 from loopwright.run.model_calls import watched_models
 from loopwright.run.modes import ThreadModes
-from loopwright.run.options import RunOptions, StepEnd
+from loopwright.run.options import RunOptions, StepEnd, require_steps
 from loopwright.run.peek import Moment
 from loopwright.run.presence import Presence
 from loopwright.run.tokenizers import one_encoding_at_a_time
@@ -47,6 +47,7 @@ class Execution:
     """
 
     def __init__(self, pipeline: Any, state: PipelineState, options: RunOptions, held: bool = False) -> None:
+        require_steps(pipeline._blocks, options.callbacks)
         self.options = options
         self.trace = Trace(pipeline._blocks)
         self.control = Control(options.timeout, held, self.trace)
@@ -99,6 +100,7 @@ class Execution:
         changed: frozenset[str],
         options: RunOptions,
         classes: Sequence[type] = (),
+        held: bool = False,
     ) -> Execution:
         """The execution that goes another way from a checkpoint.
 
@@ -109,8 +111,9 @@ class Execution:
             changed: the names of the values in it that are not those with which the saved run began.
             options: the options of the run.
             classes: as for `Checkpoint`.
+            held: whether it waits for a listener before it begins.
         """
-        execution = cls(pipeline, state, options)
+        execution = cls(pipeline, state, options, held)
         execution.driver.replay = Branch(saved, pipeline, execution.view, classes, state, changed)
         return execution
 
@@ -120,10 +123,11 @@ class Execution:
         token = current_driver.set(self.driver)
         try:
             with (
+                nullcontext() if self._recorder is None else self._recorder.active(),
                 torch.no_grad(),
                 nullcontext() if self._presence is None else self._presence.active(),
                 watched_models(self.view, self._before_model),
-                one_encoding_at_a_time(self.view.components.values()),
+                one_encoding_at_a_time(component for _, component in self.view._uncopied_components()),
                 nullcontext() if self._exclusive is None else self._exclusive.active(),
                 self.trace.running(memory_gauge(self.view)),
             ):
@@ -195,7 +199,9 @@ class Execution:
             raise RunStateError("the run has no `checkpoint`, so it is not saved anywhere: name a folder")
         self._end_stopped(self.driver.frames)
         if checkpoint is not None:
-            Recorder(checkpoint, self._pipeline, self.view, self._start).save(self.driver)
+            recorder = Recorder(checkpoint, self._pipeline, self.view, self._start)
+            with recorder.active():
+                recorder.save(self.driver)
         elif self._recorder is not None:
             self._recorder.record(self.driver, anyway=True)
 
@@ -287,4 +293,11 @@ class Execution:
             raise InvalidInputError(
                 f"the callback returned {kind_of(changed)}; it must return a dict of the values to change, or None"
             )
+        known = {*values, *frame.loop.input_names, *frame.loop.intermediate_output_names}
+        for name in changed:
+            if name not in known:
+                raise InvalidInputError(
+                    f"the callback changes `{name}`, and loop `{frame.path}` has no such value"
+                    f"{did_you_mean(name, known)}; it has {', '.join(f'`{each}`' for each in sorted(known))}"
+                )
         values.update(changed)

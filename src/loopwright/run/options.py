@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from loopwright.blocks import LoopSequentialPipelineBlocks, ModularPipelineBlocks, walk
+from loopwright.blocks.source import given_variables
 from loopwright.errors import InvalidInputError, did_you_mean
 from loopwright.run.checkpoints import Checkpoint
 
-__all__ = ["Callbacks", "RunOptions", "StepEnd"]
+__all__ = ["Callbacks", "RunOptions", "StepEnd", "require_steps"]
 
 _STEP_END = "callback_on_step_end"
 _TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
@@ -41,8 +43,8 @@ class Callbacks:
     def read(cls, given: Any) -> Callbacks:
         """The callbacks that a caller gave: one, several, or a dict under the names that diffusers has for them.
 
-        A callable that takes four arguments, or has `tensor_inputs` (a `PipelineCallback` of diffusers), is called at
-        the end of a step; one that takes one argument gets the event.
+        A callable that names four arguments, or has `tensor_inputs` (a `PipelineCallback` of diffusers), is called at
+        the end of a step; one that can be called with one argument gets the event.
 
         Raises:
             InvalidInputError: it is none of these.
@@ -60,7 +62,7 @@ class Callbacks:
             elif callable(callback) and hasattr(callback, "tensor_inputs"):
                 step_end.append(StepEnd(callback, tuple(callback.tensor_inputs)))
             elif callable(callback):
-                if _takes(callback, 4):
+                if _takes(callback, 4) and (_names_arguments(callback, 4) or not _takes(callback, 1)):
                     step_end.append(StepEnd(callback))
                 elif _takes(callback, 1):
                     on_event.append(callback)
@@ -142,13 +144,49 @@ class RunOptions:
         return cls(output, Callbacks.read(callbacks), checkpoint, timeout, progress)
 
 
+def require_steps(blocks: ModularPipelineBlocks, callbacks: Callbacks) -> None:
+    """Check that callbacks of a step's end will be called, as far as the sources of the loops tell.
+
+    Raises:
+        InvalidInputError: no loop gives the variables `i` and `t` that they take.
+    """
+    if not callbacks.step_end:
+        return
+    found = [block for _, block in walk(blocks)]
+    loops = [block for block in found if isinstance(block, LoopSequentialPipelineBlocks)]
+    given = [given_variables(type(loop), LoopSequentialPipelineBlocks) for loop in loops]
+    may_have_steps = any(variables is None or {"i", "t"} <= variables.ever for variables in given)
+    if loops and not may_have_steps and not any(map(_holds_blocks, found)):
+        raise InvalidInputError(
+            "the callback takes `i` and `t`, and no loop of this pipeline gives both; write `def callback(event)`, "
+            "which is called after each iteration of each loop"
+        )
+
+
+def _holds_blocks(block: ModularPipelineBlocks) -> bool:
+    """Whether a block has blocks, besides those of the tree, that it may call by itself."""
+    values = [value for name, value in vars(block).items() if name != "_sub_blocks"]
+    values += [item for value in values if isinstance(value, (list, tuple)) for item in value]
+    values += [item for value in values if isinstance(value, dict) for item in value.values()]
+    return any(isinstance(value, ModularPipelineBlocks) for value in values)
+
+
 def _takes(function: Callable[..., Any], count: int) -> bool:
-    """Whether a function can be called with so many positional arguments."""
+    """Whether a function can be called with so many positional arguments; one that does not tell takes a single one."""
     try:
-        inspect.signature(function).bind(*[None] * count)
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
+        return count == 1
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
         return False
     return True
+
+
+def _names_arguments(function: Callable[..., Any], count: int) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return sum(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters) >= count
 
 
 def _name(function: Any) -> str:

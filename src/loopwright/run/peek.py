@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from loopwright.blocks import ConditionalPipelineBlocks
-from loopwright.errors import RunStateError
+from loopwright.errors import InvalidInputError, RunStateError
 from loopwright.run.driver import Frame, LoopDriver
 from loopwright.run.exclusive import Exclusive
 from loopwright.run.modes import ThreadModes
 from loopwright.run.request import check_output
-from loopwright.state import BlockState, PipelineState, fork_block_state
+from loopwright.state import BlockState, PipelineState, fork_block_state, fork_values
 
 __all__ = ["Moment"]
 
@@ -41,7 +41,7 @@ class Moment:
 
         Raises:
             RunStateError: the run has gone on, or a block calls one of the loops by itself.
-            InvalidInputError: a value cannot be copied.
+            InvalidInputError: a value cannot be copied, or what a block put on the components.
         """
         self._require_here()
         if output is not None:
@@ -71,7 +71,9 @@ class _Fork:
         memo: dict[int, Any] = {id(model): model for model in view._modules()}
         self._components = view._view()
         self._exclusive = Exclusive(self._components, lambda: None) if view._needs_exclusive() else None
-        self._components.__dict__.update(copy.deepcopy(view._own_components(), memo))
+        own = self._components.__dict__
+        own.update(copy.deepcopy(view._own_components(), memo))
+        own.update(_copies(view._assigned(pipeline), memo))
         self.state = driver.state.fork(memo)
         # of each loop, outermost first: itself, its state, and how many names lead to the loop around it
         self._loops = [
@@ -119,6 +121,18 @@ class _Fork:
                 steps = parent._plan(variables).steps
                 following = [step.name for step in steps].index(name) + 1
                 parent._run(steps[following:], self._components, state, variables)
+
+
+def _copies(assigned: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
+    """Copies of what blocks put on the components of a run.
+
+    Raises:
+        InvalidInputError: something cannot be copied.
+    """
+    try:
+        return fork_values(assigned, memo)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{error}; a block put it on the components") from error.__cause__
 
 
 @contextmanager

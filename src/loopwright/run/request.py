@@ -12,6 +12,7 @@ from loopwright.blocks import (
     walk,
 )
 from loopwright.blocks.facts import cached
+from loopwright.check import CALL_OPTIONS
 from loopwright.errors import (
     InvalidInputError,
     MissingInputError,
@@ -21,7 +22,7 @@ from loopwright.errors import (
     kind_of,
 )
 from loopwright.params import InputParam
-from loopwright.state import PipelineState
+from loopwright.state import PipelineState, own_default
 
 __all__ = ["check_output", "required_inputs", "start_state"]
 
@@ -77,9 +78,9 @@ def start_state(pipeline: Any, state: PipelineState | None, inputs: dict[str, An
         if name in values:
             continue
         if kwargs_type is None:
-            values[name] = default
+            values[name] = own_default(default)
         else:
-            run_state.set(name, default, kwargs_type)
+            run_state.set(name, own_default(default), kwargs_type)
     return run_state
 
 
@@ -117,7 +118,7 @@ def _unknown_input(pipeline: Any, name: str) -> str:
     declared, _ = cached(pipeline._blocks, "call", _call_facts)
     names = [known for known, _, _ in declared if known is not None]
     groups = [kwargs_type for known, _, kwargs_type in declared if known is None]
-    message = f"unknown input `{name}`{did_you_mean(name, [*names, *groups, 'output', 'state'])}"
+    message = f"unknown input `{name}`{did_you_mean(name, [*names, *groups, *sorted(CALL_OPTIONS)])}"
     if name in pipeline._component_specs or name in pipeline._config_specs:
         kind = "component" if name in pipeline._component_specs else "configuration value"
         message = f"unknown input `{name}`: it is a {kind}; set it with `pipe.update_components({name}=...)`"
@@ -125,6 +126,8 @@ def _unknown_input(pipeline: Any, name: str) -> str:
         message += f"; if it belongs to a group, pass it as `{groups[0]}={{{name!r}: ...}}`"
     elif name.startswith("callback_on_step_end"):
         message = f"unknown input `{name}`: pass it as `callbacks={{{name!r}: ...}}`"
+    elif name == "seed" and "generator" in names:
+        message = f"unknown input `{name}`; for a seed, write `generator=torch.Generator().manual_seed(seed)`"
     elif name in pipeline._blocks._get_trigger_inputs():
         path, block = next((p, b) for p, b in walk(pipeline._blocks) if name in getattr(b, "block_trigger_inputs", ()))
         chooses = f"block `{path}` (`{type(block).__name__}`)" if path else f"`{type(block).__name__}`"

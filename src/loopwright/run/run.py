@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from loopwright.components.waits import awaiting
 from loopwright.errors import RunCancelledError, RunStateError, close_location
 from loopwright.run.caching import CacheReport
 from loopwright.run.checkpoints import Checkpoint
@@ -26,8 +27,9 @@ class Run:
     """One execution of a pipeline, in a thread of its own.
 
     Iterate it for an `Event` after each iteration of each loop. While an event is in hand the run waits, so what is
-    decided on it (`stop_loop`, `cancel`) holds from the next iteration on; nobody iterating, it goes on by itself. Used
-    as a context manager it is cancelled on leaving, if it still runs; dropped, too.
+    decided on it (`stop_loop`, `cancel`) holds from the next iteration on; nobody iterating, it goes on by itself. It
+    may end at any moment, so whoever steers a run that has ended already is not told: it stays as it ended. Used as a
+    context manager it is cancelled on leaving, if it still runs; dropped, too.
 
         with pipe.start(prompt="red apple") as run:
             for event in run:
@@ -49,9 +51,11 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`running`, `paused`, `succeeded`, `failed` or `cancelled`."""
+        """`waiting` before it begins; then `running`, `paused`, `succeeded`, `failed` or `cancelled`."""
         if self._task.status is not None:
             return self._task.status
+        if not self._task.has_begun:
+            return "waiting"
         return "paused" if self._execution.control.is_paused else "running"
 
     @property
@@ -120,6 +124,9 @@ class Run:
     def result(self, timeout: float | None = None) -> Any:
         """What the call would have returned; waits for it.
 
+        A run that stands still for this thread is let go. One whose events another thread takes goes on as that thread
+        does.
+
         Args:
             timeout: seconds to wait at most, None for as long as it takes.
 
@@ -131,8 +138,12 @@ class Run:
         control = self._execution.control
         control.let_go(unless_wanted=True)
         self._task.start()
-        if not control.wait_for_end(timeout):
+        with awaiting(self._task.thread):
+            has_ended = control.wait_for_end(timeout)
+        if not has_ended:
             raise TimeoutError(f"the run has not ended after {timeout:g} seconds; it goes on")
+        # there is nothing left to cancel, and what a callback holds may lead back to this run
+        self._finalizer.detach()
         return self._task.result()
 
     def __iter__(self) -> Iterator[Event]:
@@ -146,7 +157,8 @@ class Run:
 
     def _next(self) -> Event | None:
         self._task.start()
-        event: Event | None = self._execution.control.take()
+        with awaiting(self._task.thread):
+            event: Event | None = self._execution.control.take()
         return event
 
     def __enter__(self) -> Self:
@@ -157,7 +169,8 @@ class Run:
     ) -> None:
         if self._task.status is None:
             self.cancel()
-            self._execution.control.wait_for_end(None)
+            with awaiting(self._task.thread):
+                self._execution.control.wait_for_end(None)
 
     def __repr__(self) -> str:
         return f"<Run: {self.status}>"
@@ -171,6 +184,7 @@ class _Task:
         self._modes: ThreadModes | None = ThreadModes()
         self._result: Any = None
         self._error: BaseException | None = None
+        self._traceback: TracebackType | None = None
         self.status: str | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -189,6 +203,11 @@ class _Task:
     def has_begun(self) -> bool:
         return self._thread is not None
 
+    @property
+    def thread(self) -> int | None:
+        """The ident of the thread, None if there is none yet."""
+        return None if self._thread is None else self._thread.ident
+
     def _work(self) -> None:
         modes, self._modes = self._modes, None
         assert modes is not None
@@ -199,7 +218,7 @@ class _Task:
             self.status = "cancelled"
         except BaseException as error:
             close_location(error)
-            self._error = error
+            self._error, self._traceback = error, error.__traceback__
             self.status = "failed"
         finally:
             self._execution.finish()
@@ -211,7 +230,8 @@ class _Task:
     def raise_failure(self) -> None:
         """Raise what ended the run, if it failed."""
         if self._error is not None:
-            raise self._error
+            # of its own: with each raise one would grow
+            raise self._error.with_traceback(self._traceback)
 
     def result(self) -> Any:
         if self.status == "cancelled":

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache, wraps
 from typing import Any
+
+import torch
+from diffusers.guiders.guider_utils import BaseGuidance
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 __all__ = ["one_encoding_at_a_time"]
 
@@ -20,15 +24,25 @@ _lock = threading.Lock()
 _guarded: dict[int, tuple[int, Any, Any]] = {}
 
 
+_NOTHING = nullcontext()
+
+
 @lru_cache(maxsize=1024)
 def _is_fast_tokenizer(cls: Any) -> bool:
     # by name, so that transformers need not be imported
     return any(base.__name__ == "TokenizersBackend" for base in cls.__mro__)
 
 
+@lru_cache(maxsize=1024)
+def _has_no_tokenizer(cls: Any) -> bool:
+    """Whether no object of a class is a tokenizer, or has one; asked at each call of a pipeline."""
+    return cls.__module__ == "builtins" or issubclass(cls, (torch.nn.Module, SchedulerMixin, BaseGuidance))
+
+
 def _tokenizers(components: Iterable[Any]) -> dict[int, Any]:
     """The fast tokenizers among components, and in processors among them, by their ids."""
-    held = [value for component in components for value in (component, getattr(component, "tokenizer", None))]
+    others = [component for component in components if not _has_no_tokenizer(type(component))]
+    held = [value for component in others for value in (component, getattr(component, "tokenizer", None))]
     return {id(value): value for value in held if _is_fast_tokenizer(type(value))}  # type: ignore[arg-type]
 
 
@@ -44,10 +58,14 @@ def _guard(tokenizer: Any) -> Any:
     return guarded
 
 
-@contextmanager
-def one_encoding_at_a_time(components: Iterable[Any]) -> Iterator[None]:
+def one_encoding_at_a_time(components: Iterable[Any]) -> AbstractContextManager[None]:
     """For the time of a run: each tokenizer among its components finishes an encoding before it begins another."""
     tokenizers = _tokenizers(components)
+    return _guarding(tokenizers) if tokenizers else _NOTHING
+
+
+@contextmanager
+def _guarding(tokenizers: dict[int, Any]) -> Iterator[None]:
     with _lock:
         for number, tokenizer in tokenizers.items():
             count, _, guarded = _guarded.get(number, (0, None, None))

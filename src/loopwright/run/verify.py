@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from loopwright.errors import CheckpointMismatchError, brief
+from loopwright.errors import CheckpointMismatchError, brief_pair
 from loopwright.run.checkpoints import Checkpoint, read_saved, same
 from loopwright.run.execution import Execution
 from loopwright.run.options import Callbacks, RunOptions
 from loopwright.run.request import start_state
-from loopwright.state import PipelineState, fork_value
+from loopwright.state import PipelineState, fork_value, fork_values
 
 __all__ = ["verify_resume"]
 
@@ -56,7 +56,7 @@ def verify_resume(pipe: Any, inputs: Mapping[str, Any], classes: Sequence[type] 
     """
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(folder, keep=None, classes=classes)
-        state = start_state(pipe, PipelineState(), dict(PipelineState(dict(inputs)).fork().values))
+        state = start_state(pipe, PipelineState(), fork_values(inputs, {}))
         whole = _Watched(Execution(pipe, state, RunOptions(checkpoint=checkpoint)))
         values = whole.run()
         for iteration in sorted(whole.moments):
@@ -132,7 +132,10 @@ def _hint(whole: _Moment, resumed: _Moment) -> str:
         if name not in resumed.variables or not same(value, resumed.variables[name])
     ]
     if not unlike:
-        return "what it depends on is kept outside the state"
+        return (
+            "what it depends on is kept outside the state, or in a part of it that a resumed run has only as it was "
+            "when it was saved: a large tensor that is changed in place, or memory that arrays share"
+        )
     return (
         f"when the run was resumed, {', '.join(unlike)} in `{whole.wrapper}` was not as before: what moves from one "
         f"iteration to the next must be in the block state"
@@ -146,14 +149,8 @@ def _compare(whole: _Moment, resumed: _Moment, after: str, hint: str) -> None:
             what = "no" if name not in resumed.values else "a"
             difference = f"has {what} `{name}` after {whole.where}, unlike before"
         elif not same(whole.values[name], resumed.values[name]):
-            now, was = _told(resumed.values[name], whole.values[name])
+            now, was = brief_pair(resumed.values[name], whole.values[name])
             difference = f"has {name}={now} after {whole.where}, and it was {was}"
         else:
             continue
         raise CheckpointMismatchError(f"{after} {difference}; {hint}")
-
-
-def _told(now: Any, was: Any) -> tuple[str, str]:
-    """Two values in short, apart from each other."""
-    told = brief(now), brief(was)
-    return told if told[0] != told[1] else (told[0] + " of other elements", told[1])

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from loopwright.errors import RequestRefusedError, StorageError
@@ -17,6 +18,7 @@ from loopwright.server.middleware import BodyLimit, Gate, RequestLog
 from loopwright.server.native_api import add_native_api
 from loopwright.server.openai_api import add_openai_api
 from loopwright.server.openapi import description
+from loopwright.server.streams import GONE
 
 __all__ = ["make_app"]
 
@@ -52,6 +54,10 @@ def make_app(context: Context) -> FastAPI:
     async def refused(request: Request, error: Any) -> Response:
         context.metrics.rejected.labels(error.code).inc()
         return error_answer(error)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: Any) -> Response:
+        return Response(status_code=GONE)
 
     @app.exception_handler(StorageError)
     async def unstored(request: Request, error: Any) -> Response:

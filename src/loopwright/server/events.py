@@ -18,6 +18,7 @@ __all__ = ["LAST_ID", "Channel", "Event", "Hub"]
 # the id of the last event of a job: who has it needs no more
 LAST_ID = "end"
 _KEPT = 128
+_Waiter = tuple[asyncio.AbstractEventLoop, asyncio.Event]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Channel:
         # of the last event, from 1
         self._count = 0
         self._ended = False
-        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._waiting: set[_Waiter] = set()
+        self._waiting_for_end: set[_Waiter] = set()
 
     @property
     def has_readers(self) -> bool:
@@ -63,22 +65,16 @@ class Channel:
             self._count += 1
             self._ended = is_last
             self._log.append(Event(LAST_ID if is_last else f"{self._prefix}-{self._count}", kind, data))
-            self._wake()
+            self._waiting = _wake(self._waiting)
+            if is_last:
+                self._waiting_for_end = _wake(self._waiting_for_end)
 
     def close(self) -> None:
         """Let all readers go, without a last event: the server ends."""
         with self._lock:
             self._ended = True
-            self._wake()
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, set()
-        for loop, event in waiting:
-            try:
-                loop.call_soon_threadsafe(event.set)
-            except RuntimeError:
-                # the event loop is closed, and its reader with it
-                continue
+            self._waiting = _wake(self._waiting)
+            self._waiting_for_end = _wake(self._waiting_for_end)
 
     @property
     def position(self) -> int:
@@ -118,9 +114,34 @@ class Channel:
                     self._waiting.discard(entry)
             woken.clear()
 
+    async def until_end(self) -> None:
+        """Wait until there will be no more events."""
+        woken = asyncio.Event()
+        entry = (asyncio.get_running_loop(), woken)
+        with self._lock:
+            if self._ended:
+                return
+            self._waiting_for_end.add(entry)
+        try:
+            await woken.wait()
+        finally:
+            with self._lock:
+                self._waiting_for_end.discard(entry)
+
     def label(self, position: int) -> str:
         """The id for a picture of the job as it is at a position."""
         return f"{self._prefix}-{position}"
+
+
+def _wake(waiting: set[_Waiter]) -> set[_Waiter]:
+    """Wake all who wait; none is left."""
+    for loop, event in waiting:
+        try:
+            loop.call_soon_threadsafe(event.set)
+        except RuntimeError:
+            # the event loop is closed, and its reader with it
+            continue
+    return set()
 
 
 class Hub:

@@ -232,7 +232,7 @@ class PipelineInputs:
                 f"`{name}` is {_json_kind(value)}; it must be {says}", code="invalid_type", param=where + name
             )
         for text in texts:
-            data = _named(lambda text=text: read_image(decoded(text, name), name, self._limits), where + name)  # type: ignore[misc]
+            data = _named(lambda text=text: read_image(decoded(text, name), name, self._limits), where + name)
             given.add(name, "image", data, listed)
 
     def _take_files(self, given: Given, name: str, parts: Sequence[bytes], where: str) -> None:
@@ -247,9 +247,9 @@ class PipelineInputs:
             )
         for data in parts:
             if kind.carrier == "image":
-                read = _named(lambda data=data: read_image(data, name, self._limits), where + name)  # type: ignore[misc]
+                read = _named(lambda data=data: read_image(data, name, self._limits), where + name)
             else:
-                read = _named(lambda data=data: read_tensor(data, name), where + name)  # type: ignore[misc]
+                read = _named(lambda data=data: read_tensor(data, name), where + name)
             given.add(name, kind.carrier, read, len(parts) > 1)
 
     def _most(self, name: str) -> int | None:

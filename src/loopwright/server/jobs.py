@@ -121,6 +121,7 @@ class Job:
         created: when it was submitted, in seconds since 1970.
         status: the state that it is in.
         started: when it first ran.
+        first_step: when the first iteration of a loop was done.
         ended: when it ended.
         reason: why it is paused: `client`, or `storage` if its result could not be written.
         stops: the paths of the loops that were told to end, and may not have noticed yet.
@@ -142,6 +143,7 @@ class Job:
     created: float
     status: Status = Status.QUEUED
     started: float | None = None
+    first_step: float | None = None
     ended: float | None = None
     reason: str | None = None
     stops: list[str] = field(default_factory=list)
@@ -190,6 +192,7 @@ class Job:
             "status": self.status.value,
             "created_at": self.created,
             "started_at": self.started,
+            "first_step_at": self.first_step,
             "ended_at": self.ended,
             "queue_place": place,
             "progress": None if self.progress is None else self.progress.to_json(),

@@ -125,7 +125,9 @@ class Keys:
 
     def _write(self, keys: tuple[Key, ...]) -> None:
         record = {"format": _FORMAT, "keys": [asdict(key) for key in keys]}
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         LocalFolder(self._path.parent).write(self._path.name, json.dumps(record, indent=2).encode())
+        self._path.chmod(0o600)
 
 
 def _hash(secret: str) -> str:

@@ -51,7 +51,7 @@ def add_native_api(api: FastAPI, context: Context) -> None:
         if status is not None:
             require_status(status)
         count = whole(query, "limit", 20, 1, MOST_LISTED, is_text=True)
-        jobs = await asyncio.to_thread(service.list, viewer(request), status, query.get("after"), count + 1)
+        jobs = await asyncio.to_thread(service.page, viewer(request), status, query.get("after"), count + 1)
         shown = [service.shown(job) for job in jobs[:count]]
         return JSONResponse({"object": "list", "data": shown, "has_more": len(jobs) > count})
 
@@ -130,7 +130,10 @@ def _of_form(context: Context, texts: dict[str, Any]) -> dict[str, Any]:
     """The fields of a job that came as a form: `job` holds the JSON, the files are its other inputs."""
     for name in texts:
         require_known(name, ("job",), "field of the form")
-    return read_json(texts.get("job", "{}").encode("utf-8", errors="surrogatepass"), context.limits)
+    try:
+        return read_json(texts.get("job", "{}").encode("utf-8", errors="surrogatepass"), context.limits)
+    except RequestRefusedError as error:
+        raise RequestRefusedError(str(error), status=422, code=error.code, param="job") from error
 
 
 def _submit(

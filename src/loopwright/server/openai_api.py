@@ -26,7 +26,7 @@ from loopwright.server.native_api import digest_of, idempotency_key, owner, read
 from loopwright.server.streams import follow, require_room, server_sent, until_ended
 from loopwright.server.uploads import edit_mask, load_image
 
-__all__ = ["CHOICES", "MOST_PARTIAL", "SIZE", "add_openai_api"]
+__all__ = ["CHOICES", "HIDDEN", "KINDS", "MOST_PARTIAL", "SIZE", "add_openai_api"]
 
 # what its clients may say; the first is what holds if they do not
 CHOICES = {
@@ -42,7 +42,10 @@ MOST_PARTIAL = 3
 SIZE = r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"
 # what has a meaning here; `quality`, `style`, `moderation`, `input_fidelity` and `user` are taken and have none
 _OWN = ("model", "prompt", "n", "size", "stream", "partial_images", "output_compression", "user", "seed", *CHOICES)
-_GENERATION, _EDIT = "image_generation", "image_edit"
+# inputs of the pipeline that have other names here; the others have their own, for what OpenAI has no word for
+HIDDEN = ("prompt", "num_images_per_prompt", "width", "height", "mask_image", "output_type")
+KINDS = ("image_generation", "image_edit")
+_GENERATION, _EDIT = KINDS
 _MEDIA = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -89,26 +92,37 @@ async def _answer(
     context: Context, request: Request, kind: str, body: dict[str, Any], files: dict[str, list[bytes]]
 ) -> Response:
     key = idempotency_key(request)
-    wanted = await asyncio.to_thread(_Wanted, context, kind, body, files, key is None)
-    if wanted.stream:
-        require_room(context)
-    job, _ = await asyncio.to_thread(
-        context.service.submit,
-        wanted.request,
-        wanted.given.contents,
-        owner(request),
-        key,
-        digest_of(wanted.request, wanted.given, body),
-    )
+    wanted, job = await asyncio.to_thread(_submitted, context, request, kind, body, files, key)
     if wanted.stream:
         return server_sent(_stream(context, job, wanted, kind))
     job = await until_ended(context, job, request)
+    answer = await asyncio.to_thread(_whole_answer, context, request, wanted, job)
+    answer.headers["X-Job-ID"] = job.id
+    return answer
+
+
+def _submitted(
+    context: Context, request: Request, kind: str, body: dict[str, Any], files: dict[str, list[bytes]], key: str | None
+) -> tuple[_Wanted, Job]:
+    wanted = _Wanted(context, kind, body, files, key is None)
+    if wanted.stream:
+        require_room(context)
+    digest = digest_of(wanted.request, wanted.given, body)
+    job, _ = context.service.submit(wanted.request, wanted.given.contents, owner(request), key, digest)
+    return wanted, job
+
+
+def _whole_answer(context: Context, request: Request, wanted: _Wanted, job: Job) -> Response:
     if job.status is not Status.SUCCEEDED:
         return error_answer(_refusal(context, job))
-    pictures = await asyncio.to_thread(_pictures, context, job)
+    pictures = _pictures(context, job)
     if wants_picture(request):
-        return Response(await asyncio.to_thread(wanted.encoded, pictures[0]), media_type=wanted.media_type)
-    data = [await asyncio.to_thread(wanted.described, context, job, index) for index in range(len(pictures))]
+        return Response(wanted.encoded(pictures[0]), media_type=wanted.media_type)
+    if wanted.choices["response_format"] == "url":
+        base = str(request.base_url).rstrip("/")
+        data = [{"url": base + job.file_url(file)} for file in _files(job)]
+    else:
+        data = [{"b64_json": wanted.base64(picture)} for picture in pictures]
     return JSONResponse({"created": int(job.created), "data": data, **wanted.echo(pictures[0])})
 
 
@@ -131,10 +145,16 @@ class _Wanted:
         self.stream = _flag(body, "stream")
         partial = whole(body, "partial_images", 0, 0, MOST_PARTIAL)
         if partial and not self.stream:
-            raise _refused("`partial_images` needs `stream`", "partial_images")
+            raise RequestRefusedError(
+                "`partial_images` needs `stream`", status=422, code="invalid_value", param="partial_images"
+            )
         if self.stream and count > 1:
             raise RequestRefusedError(
                 "`stream` is for a single image: leave `n` out", status=422, code="invalid_value", param="n"
+            )
+        if not isinstance(body.get("user", ""), (str, type(None))):
+            raise RequestRefusedError(
+                f"`user` is {brief(body['user'])}; it must be a text", code="invalid_type", param="user"
             )
         self.compression = whole(body, "output_compression", 100, 0, 100)
         given = {name: value for name, value in body.items() if name not in _OWN}
@@ -179,9 +199,7 @@ class _Wanted:
             raise RequestRefusedError(
                 f"the model {context.model} cannot edit images", status=404, code="not_supported", param="model"
             )
-        # inputs of the pipeline under their own names, so that clients may give what OpenAI has no word for
-        hidden = {"prompt", "num_images_per_prompt", "width", "height", "mask_image", "output_type"}
-        known = [*_OWN, *(name for name in taken if name not in hidden)]
+        known = [*_OWN, *(name for name in taken if name not in HIDDEN)]
         if kind == _GENERATION:
             known = [name for name in known if name != "image"]
         for name in body:
@@ -190,11 +208,12 @@ class _Wanted:
                 raise RequestRefusedError(
                     f"unknown parameter `{shown}`{did_you_mean(name, known)}", code="unknown_parameter", param=shown
                 )
+        parts = ["image", "mask", *(name for name in known if name in taken)]
         for name in files:
-            if name not in ("image", "mask"):
+            if name not in parts:
                 shown = brief(name)[1:-1]
                 raise RequestRefusedError(
-                    f"unknown file `{shown}`{did_you_mean(name, ('image', 'mask'))}",
+                    f"unknown file `{shown}`{did_you_mean(name, parts)}",
                     code="unknown_parameter",
                     param=shown,
                 )
@@ -220,11 +239,6 @@ class _Wanted:
 
     def base64(self, picture: bytes) -> str:
         return base64.b64encode(self.encoded(picture)).decode()
-
-    def described(self, context: Context, job: Job, index: int) -> dict[str, Any]:
-        if self.choices["response_format"] == "url":
-            return {"url": job.file_url(_files(job)[index])}
-        return {"b64_json": self.base64(_pictures(context, job)[index])}
 
     def echo(self, picture: bytes) -> dict[str, Any]:
         """What an answer says about its pictures."""
@@ -256,7 +270,7 @@ async def _stream(context: Context, job: Job, wanted: _Wanted, kind: str) -> Asy
             }
             yield _sent(f"{kind}.completed", wanted, job, picture, usage=usage)
         else:
-            yield ServerSentEvent(data=error_answer(_refusal(context, job)).body.decode(), event="error")
+            yield ServerSentEvent(data=bytes(error_answer(_refusal(context, job)).body).decode(), event="error")
     finally:
         if not job.has_ended and job.request.is_synchronous:
             # the client has gone; this must not wait for anything, as it may be on its way out itself

@@ -8,7 +8,7 @@ from typing import Any
 from loopwright.server.context import Context
 from loopwright.server.jobs import STATUSES
 from loopwright.server.native_api import MOST_LISTED, MOST_PRIORITY, MOST_SEED
-from loopwright.server.openai_api import CHOICES, MOST_PARTIAL, SIZE
+from loopwright.server.openai_api import CHOICES, HIDDEN, KINDS, MOST_PARTIAL, SIZE
 
 __all__ = ["description"]
 
@@ -124,6 +124,8 @@ def _job_paths(context: Context) -> Schema:
                 if context.inputs.kinds[name].carrier in ("image", "tensor")
             },
         },
+        "required": ["job"],
+        "additionalProperties": False,
     }
     submit = _operation(
         "submitJob",
@@ -153,7 +155,7 @@ def _job_paths(context: Context) -> Schema:
         ],
     )
     last_id = _parameter("Last-Event-ID", "header", {"type": "string"}, "The last event that the reader has.")
-    stream = {"text/event-stream": {"schema": {"type": "string"}}}
+    stream = {"text/event-stream": {"schema": _event("job", "queue", "progress", "preview")}}
     name = _parameter("name", "path", {"type": "string"}, "The name of the file, as the result has it.")
     loop = {"type": "object", "properties": {"loop": _loop(context)}, "additionalProperties": False}
     return {
@@ -220,6 +222,12 @@ def _job_paths(context: Context) -> Schema:
     }
 
 
+def _event(*names: str) -> Schema:
+    """One event of a stream; its data is JSON."""
+    text: Schema = {"type": "string"}
+    return _object({"data": text}, event={"enum": list(names)}, id=text)
+
+
 _BINARY: Schema = {"type": "string", "format": "binary"}
 
 
@@ -277,7 +285,9 @@ def _openai_paths(context: Context) -> Schema:
     pictures = {
         **_json(_ref("Images")),
         **{kind: {"schema": _BINARY} for kind in ("image/png", "image/jpeg", "image/webp")},
-        "text/event-stream": {"schema": {"type": "string"}},
+        "text/event-stream": {
+            "schema": _event(*(f"{kind}.{what}" for kind in KINDS for what in ("partial_image", "completed")), "error")
+        },
     }
     made = {"200": _answer("The pictures.", pictures)}
     refused = _errors(400, 404, 409, 413, 415, 422, 429, 507)
@@ -294,6 +304,7 @@ def _openai_paths(context: Context) -> Schema:
     if "prompt" not in context.inputs.names:
         return paths
     generation = _generation(context)
+    kinds = context.inputs.kinds
     paths["/v1/images/generations"] = {
         "post": _operation(
             "createImage",
@@ -307,7 +318,12 @@ def _openai_paths(context: Context) -> Schema:
         file = {"type": "string", "contentMediaType": "application/octet-stream"}
         form = {
             **generation,
-            "properties": {**generation["properties"], "image": file, "mask": file},
+            "properties": {
+                **_of_form(generation["properties"]),
+                **{name: file for name in generation["properties"] if name in kinds and kinds[name].carrier != "json"},
+                "image": file,
+                "mask": file,
+            },
             "required": ["prompt", "image"],
         }
         paths["/v1/images/edits"] = {
@@ -322,6 +338,21 @@ def _openai_paths(context: Context) -> Schema:
     return paths
 
 
+def _of_form(properties: Schema) -> Schema:
+    """Properties as a form has them: what is not given is left out."""
+    made = {}
+    for name, schema in properties.items():
+        if "enum" in schema:
+            schema = {**schema, "enum": [value for value in schema["enum"] if value is not None]}
+        if "anyOf" in schema:
+            kind, *_ = schema["anyOf"]
+            schema = {**{key: value for key, value in schema.items() if key != "anyOf"}, **kind}
+        if isinstance(schema.get("type"), list):
+            schema = {**schema, "type": schema["type"][0]}
+        made[name] = schema
+    return made
+
+
 def _generation(context: Context) -> Schema:
     limits = context.limits
     properties: Schema = {
@@ -332,13 +363,14 @@ def _generation(context: Context) -> Schema:
         "stream": {"type": ["boolean", "null"], "description": "Send events, the last with the picture."},
         "partial_images": _number("How many pictures of how it forms; needs `stream`.", 0, MOST_PARTIAL),
         "output_compression": _number("The quality of JPEG and WebP.", 0, 100),
-        "user": {"description": "Taken, and not used."},
+        "user": {"type": ["string", "null"], "description": "Taken, and not used."},
         **{name: {"enum": [*choices, None]} for name, choices in CHOICES.items()},
     }
     if context.inputs.has_seed:
         properties["seed"] = _number("What the random numbers begin with.", 0, MOST_SEED)
-    # the rest are inputs of the pipeline, under their own names
-    return {"type": "object", "properties": properties, "required": ["prompt"]}
+    inputs = context.inputs.json_schema()["properties"]
+    properties.update((name, inputs[name]) for name in context.inputs.names if name not in (*HIDDEN, "image"))
+    return {"type": "object", "properties": properties, "required": ["prompt"], "additionalProperties": False}
 
 
 # What operators want to know.
@@ -354,7 +386,7 @@ def _operator_paths() -> Schema:
         },
         "required": ["status", "problems"],
     }
-    opened = {"security": []}
+    opened: Schema = {"security": []}
     forbidden = {status: answer for status, answer in _errors().items() if status in ("403", "500")}
     return {
         "/healthz": {
@@ -421,6 +453,7 @@ def _schemas() -> Schema:
             "status": {"enum": list(STATUSES)},
             "created_at": number,
             "started_at": _or_null(number),
+            "first_step_at": _or_null(number),
             "ended_at": _or_null(number),
             "queue_place": _or_null(whole),
             "progress": _or_null(progress),

@@ -131,7 +131,6 @@ class _Execution:
         self._run: Any = None
         self._has_run = threading.Event()
         self._previews = job.request.previews
-        self._has_stepped = False
         self._ended_loops: list[str] = []
 
     def outcome(self) -> Outcome | None:
@@ -170,7 +169,7 @@ class _Execution:
                     run = pipeline.resume(storage, **options)
                 except CheckpointDamagedError:
                     run = pipeline.resume(storage, fall_back=True, **options)
-                    self._service.note(self._job, "its last checkpoint was damaged; it went on from the one before")
+                    self._service.note(self._job, "its last checkpoint was damaged; it went on from an earlier one")
                 for loop in self._job.stops:
                     self._steering.stop_loop(loop)
                 self._runner._metrics.resumed.inc()
@@ -184,8 +183,9 @@ class _Execution:
                     "with another model or version",
                 )
                 self._folder.forget_run()
-        checkpoint = Checkpoint(storage, strict=False, seconds=self._runner._seconds)
-        return pipeline.start(**self._inputs(), checkpoint=checkpoint, **options)
+        if not self._job.request.is_synchronous:
+            options["checkpoint"] = Checkpoint(storage, strict=False, seconds=self._runner._seconds)
+        return pipeline.start(**self._inputs(), **options)
 
     def _checkpoints(self) -> Any:
         return _Checkpoints(self._folder, self._runner._metrics, self._service, self._job)
@@ -214,10 +214,9 @@ class _Execution:
         """After an iteration, in the thread of the run, before it is saved."""
         job, metrics = self._job, self._runner._metrics
         metrics.steps.inc()
-        if not self._has_stepped:
-            self._has_stepped = True
-            if event.index == 0:
-                metrics.first_step_seconds.observe(max(time.time() - job.created, 0))
+        if job.first_step is None:
+            job.first_step = max(time.time(), job.created)
+            metrics.first_step_seconds.observe(job.first_step - job.created)
         job.progress = Progress(event.path, event.index + 1, event.total, event.position)
         self._service.publish(job, "progress", {**job.progress.to_json(), "elapsed": round(event.elapsed, 3)})
         if self._ended_loops:

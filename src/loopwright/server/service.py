@@ -110,8 +110,9 @@ class JobService:
 
     def _abandon(self) -> None:
         """Cancel the jobs whose clients waited on a connection, which ended with the server."""
-        for job in [job for job in self._live.values() if job.request.is_synchronous]:
-            self._cancel(job)
+        with self._changed:
+            for job in [job for job in self._live.values() if job.request.is_synchronous]:
+                self._cancel(job)
 
     # Clients.
 
@@ -211,7 +212,7 @@ class JobService:
             raise RequestRefusedError(f"there is no job {job_id}", status=404, code="not_found")
         return job
 
-    def list(self, client: str | None, status: str | None, before: str | None, count: int) -> list[Job]:
+    def page(self, client: str | None, status: str | None, before: str | None, count: int) -> list[Job]:
         """Jobs, the newest first.
 
         Args:
@@ -277,6 +278,8 @@ class JobService:
             StorageError: that cannot be stored; it goes on.
         """
         job = self.get(job_id, client)
+        if job.request.is_synchronous:
+            raise job.refuses(f"job {job.id} cannot be paused: its client waits for it on a connection")
         with self._changed:
             job.require("be paused", Status.QUEUED, Status.RUNNING)
             self._set(job, Status.PAUSED, _BY_CLIENT)

@@ -126,7 +126,8 @@ class Server:
 def _own_folder(path: Path) -> Iterator[None]:
     """Have a data folder alone."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        # prompts and pictures are for nobody else on this machine
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StorageError(f"the data folder {path} cannot be used: {error.strerror}") from error
@@ -234,6 +235,8 @@ class _HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 make_app(context),
+                http="h11",
+                loop="asyncio",
                 lifespan="off",
                 log_config=None,
                 access_log=False,

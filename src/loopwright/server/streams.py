@@ -16,12 +16,14 @@ from loopwright.server.events import LAST_ID, Event
 from loopwright.server.jobs import Job
 from loopwright.server.logs import log_failure
 
-__all__ = ["event_stream", "follow", "server_sent", "until_ended"]
+__all__ = ["GONE", "event_stream", "follow", "server_sent", "until_ended"]
 
 # a comment is sent so often, so that whoever is between does not take the connection for dead, in seconds
 _PING = 15
 # a reader that takes nothing for so long is let go, in seconds
 _SEND = 30.0
+# the status, in logs, of requests whose clients did not wait for an answer
+GONE = 499
 
 
 async def follow(context: Context, job: Job, last_id: str | None = None) -> AsyncIterator[Event]:
@@ -98,7 +100,7 @@ async def until_ended(context: Context, job: Job, request: Request) -> Job:
     """Wait for the end of a job; if the client goes away first, the job is cancelled.
 
     Raises:
-        RequestRefusedError: the server ends first.
+        RequestRefusedError: the server ends first, or the client has gone.
     """
     async with cancelled_without(context, job):
         end = asyncio.ensure_future(_ended(context, job))
@@ -106,7 +108,8 @@ async def until_ended(context: Context, job: Job, request: Request) -> Job:
         try:
             await asyncio.wait({end, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not end.done():
-                raise asyncio.CancelledError
+                # nobody reads this but the log
+                raise RequestRefusedError("the client has gone", status=GONE, code="client_gone")
             return await end
         finally:
             for task in (end, gone):
@@ -129,14 +132,14 @@ async def cancelled_without(context: Context, job: Job) -> AsyncIterator[None]:
 
 
 async def _ended(context: Context, job: Job) -> Job:
-    async for _ in follow(context, job):
-        pass
-    found = await asyncio.to_thread(context.service.get, job.id, None)
-    if not found.has_ended:
+    channel = context.service.hub.find(job.id)
+    if channel is not None:
+        await channel.until_end()
+    if not job.has_ended:
         raise RequestRefusedError(
             "the server is about to end; try again when it is back", status=503, code="closing", retry_after=5
         )
-    return found
+    return job
 
 
 async def _gone(request: Request) -> None:

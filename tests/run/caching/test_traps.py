@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -84,6 +85,26 @@ def test_plain_attribute_of_a_model_changed() -> None:
     found = [made(pipe, "x")]
     pipe.model.factor = 2.0
     assert [*found, made(pipe, "x")] == [1.0, 2.0]
+
+
+def set_embedding(weight: Any) -> None:
+    """As textual inversion does; no version counts it."""
+    weight.data[500] = 3.0
+
+
+def swap_embeddings(weight: Any) -> None:
+    weight.data[[500, 501]] = weight.data[[501, 500]]
+
+
+@pytest.mark.parametrize("change", [set_embedding, swap_embeddings])
+def test_embedding_of_one_token_written_through_its_data(change: Any) -> None:
+    work = leaf(puts("x", lambda c, s: c.model(torch.tensor([500])).tolist()), ComponentSpec("model", torch.nn.Module))
+    pipe = cached(work=work)
+    pipe.update_components(model=torch.nn.Embedding(1000, 48))
+    before = made(pipe, "x")
+    assert made(pipe, "x") == before
+    change(pipe.model.weight)
+    assert made(pipe, "x") == [pipe.model.weight[500].tolist()] != before
 
 
 def test_hook_put_on_a_model() -> None:
@@ -411,12 +432,37 @@ def outcomes(pipe: Any, **inputs: Any) -> list[tuple[str, str]]:
     return [(row.outcome, row.reason) for row in run.cache_report()]
 
 
+def draw_under_fork_rng(components: Any, state: Any) -> Any:
+    with torch.random.fork_rng():
+        return torch.rand(1)
+
+
+def draw_and_put_back_of_numpy(components: Any, state: Any) -> Any:
+    before = np.random.get_state()
+    drawn = np.random.rand()
+    np.random.set_state(before)
+    return drawn
+
+
+def draw_and_put_back_of_python(components: Any, state: Any) -> Any:
+    before = random.getstate()
+    drawn = random.random()
+    random.setstate(before)
+    return drawn
+
+
+RESET = "it put global random numbers back to where they were before, and may have drawn some"
+
+
 @pytest.mark.parametrize(
     ("work", "reason"),
     [
         (puts("x", lambda c, s: torch.rand(1)), "it drew random numbers"),
         (puts("x", lambda c, s: np.random.rand()), "it drew random numbers"),
         (puts("x", lambda c, s: torch.rand(1, generator=s.get("z"))), "it drew random numbers from `z`"),
+        (puts("x", draw_under_fork_rng), RESET),
+        (puts("x", draw_and_put_back_of_numpy), RESET),
+        (puts("x", draw_and_put_back_of_python), RESET),
         (lambda c, s: s.get("y").append(1), "it changed its input `y`"),
         (lambda c, s: s.get("x"), "the value `x` (list_iterator) cannot be compared"),
         (puts("x", lambda c, s: iter([])), "its output `x` (list_iterator) cannot be copied"),
@@ -430,6 +476,37 @@ def test_the_report_says_why_a_block_is_not_cached(work: Any, reason: str) -> No
     pipe.cache(max_bytes=1024)
     for _ in range(2):
         assert outcomes(pipe, x=iter([]), y=[0], z=torch.Generator()) == [("not cached", reason)]
+
+
+@pytest.mark.parametrize("draw", [draw_under_fork_rng, draw_and_put_back_of_numpy, draw_and_put_back_of_python])
+def test_another_seed_gives_other_numbers_though_they_are_put_back(draw: Any) -> None:
+    pipe, plain = cached(work=leaf(puts("x", draw))), pipeline(work=leaf(puts("x", draw)))
+
+    def drawn(made_by: Any, seed: int) -> Any:
+        for seeded in (torch.manual_seed, np.random.seed, random.seed):
+            seeded(seed)
+        return made(made_by, "x")
+
+    assert [drawn(pipe, seed) for seed in (1, 2, 1)] == [drawn(plain, seed) for seed in (1, 2, 1)]
+
+
+def test_what_tells_that_random_numbers_are_put_back_goes_away() -> None:
+    places = [torch.set_rng_state, torch.random.set_rng_state, np.random.set_state, random.setstate]
+    seen = []
+    pipe = cached(work=leaf(lambda c, s: seen.append(torch.set_rng_state) or made(inner, "x")))
+    inner = cached(work=leaf(puts("x", lambda c, s: 1)))
+    made(inner, "x")
+    pipe()
+    assert seen[0] is not places[0]
+    assert [torch.set_rng_state, torch.random.set_rng_state, np.random.set_state, random.setstate] == places
+
+
+def test_a_look_at_the_end_of_a_run_does_not_keep_a_loop_from_being_cached() -> None:
+    pipe = cached(loop=Steps.from_blocks_dict({"double": Double}))
+    peeked: list[int] = []
+    pipe(x=1, callbacks=lambda event: peeked.append(event.peek("x")))
+    assert peeked == [2, 4, 8]
+    assert outcomes(pipe, x=1) == [("hit", "")]
 
 
 def test_a_block_that_fails_is_not_cached() -> None:

@@ -13,6 +13,9 @@ from loopwright.errors import (
     CheckpointError,
     CheckpointMismatchError,
     InvalidInputError,
+    LoopwrightError,
+    RunCancelledError,
+    RunStateError,
     UnknownInputError,
     UnsavableValueError,
 )
@@ -42,6 +45,45 @@ def test_every_says_how_often_a_run_is_saved(every: int, saved: list[int]) -> No
     memory = Memory()
     counting()(x=1, steps=6, checkpoint=Checkpoint(memory, every=every, keep=None))
     assert memory.iterations == saved
+
+
+def test_seconds_says_how_long_to_wait_between_two_saves_also_after_resuming() -> None:
+    pipe, memory = counting(), Memory()
+    pipe(x=1, steps=6, checkpoint=Checkpoint(memory, keep=None, seconds=3600))
+    assert memory.iterations == []
+    pipe(x=1, steps=6, checkpoint=Checkpoint(memory, keep=None, every=3, seconds=1e-9))
+    assert memory.iterations == [3, 6]
+    slow = Memory()
+    run = pipe.stream(x=1, steps=6, checkpoint=Checkpoint(slow, keep=None, seconds=3600))
+    for event in run:
+        if event.index == 1:
+            run.save()
+    assert slow.iterations == [2]
+    assert pipe.resume(slow).result().x == run.result().x
+    assert slow.iterations == [2]
+
+
+def test_a_run_that_is_not_saved_anywhere_asks_for_a_folder() -> None:
+    run = counting().stream(x=1, steps=2)
+    for _ in run:
+        with pytest.raises(RunStateError) as caught:
+            run.save()
+    assert str(caught.value) == "the run has no `checkpoint`, so it is not saved anywhere: name a folder"
+
+
+def test_a_callback_that_saves_has_all_of_the_iteration_saved() -> None:
+    pipe, memory, runs = counting(), Memory(), []
+
+    def on_event(event: Any) -> None:
+        if event.index == 2:
+            runs[0].save()
+            runs[0].cancel()
+
+    runs.append(pipe.stream(x=1, steps=6, checkpoint=Checkpoint(memory, seconds=3600), callbacks=on_event))
+    with pytest.raises(RunCancelledError):
+        runs[0].result()
+    assert memory.iterations == [3]
+    assert pipe.resume(memory).result().x == pipe(x=1, steps=6).x
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(1, [6]), (2, [5, 6]), (3, [4, 5, 6]), (None, [1, 2, 3, 4, 5, 6])])
@@ -193,6 +235,43 @@ def test_a_run_may_be_killed_again_and_again(keep: int | None) -> None:
         assert pipe.resume(storage).result().x == expected
 
 
+class Unsorted(Memory):
+    """Tells its names in another order than that in which they were written."""
+
+    on_write: Any = staticmethod(lambda: None)
+
+    def names(self) -> list[str]:
+        return super().names()[::-1]
+
+    def write(self, name: str, data: bytes) -> None:
+        self.on_write()
+        super().write(name, data)
+
+
+def test_the_order_in_which_a_storage_tells_its_names_does_not_matter() -> None:
+    pipe = counting()
+    storage = Unsorted()
+    for event in (run := pipe.stream(x=1, steps=8, checkpoint=Checkpoint(storage, keep=3))):
+        if event.index == 3:
+            run.cancel()
+    kept: list[list[int]] = []
+    storage.on_write = lambda: kept.append(sorted(storage.iterations))
+    assert pipe.resume(storage, output="x").result() == 18
+    # before each of the writes; with the first as long as one of its run is there, which refers to it
+    assert kept == [[1, 2, 3, 4], [1, 3, 4, 5], [1, 4, 5, 6], [5, 6, 7]]
+
+
+def test_resuming_changes_nothing_in_the_folder_before_the_run_is_under_way() -> None:
+    pipe = counting()
+    _, memory = saved_run(pipe, x=1)
+    memory.files[memory.names()[-1]] = b"damaged"
+    before = dict(memory.files)
+    for mistake in ({"output": "y"}, {"x": 2}, {"timeout": -1}):
+        with pytest.warns(UserWarning, match="is damaged"), pytest.raises(LoopwrightError):
+            pipe.resume(memory, fall_back=True, **mistake)
+        assert memory.files == before
+
+
 def test_inputs_that_are_given_again_are_compared_with_those_of_the_run() -> None:
     pipe = counting()
     _, memory = saved_run(pipe, x=1, steps=4)
@@ -205,6 +284,16 @@ def test_inputs_that_are_given_again_are_compared_with_those_of_the_run() -> Non
     )
     with pytest.raises(UnknownInputError):
         pipe.resume(memory, y=2)
+
+
+def test_an_input_that_differs_only_in_its_elements_is_told_so() -> None:
+    _, memory = saved_run(counting(), x=torch.ones(3))
+    with pytest.raises(CheckpointMismatchError) as raised:
+        counting().resume(memory, x=torch.zeros(3))
+    assert str(raised.value) == (
+        "the run began with x=<Tensor of shape (3,)>, not with <Tensor of shape (3,)> of other elements; leave the "
+        "inputs out to go on with it, or go another way from it with `pipe.branch(...)`"
+    )
 
 
 def test_a_generator_that_is_given_again_is_compared_as_it_was_at_the_start() -> None:

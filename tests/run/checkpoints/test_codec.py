@@ -7,7 +7,7 @@ import enum
 import json
 import math
 from collections import OrderedDict, namedtuple
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,16 @@ class Colour(enum.Enum):
     BLUE = 2
 
 
+class Side(enum.Flag):
+    LEFT = 1
+    RIGHT = 2
+
+
+class Name(enum.IntFlag):
+    FIRST = 1
+    LAST = 4
+
+
 @dataclasses.dataclass(frozen=True)
 class Box:
     left: int
@@ -42,13 +52,15 @@ class Slotted:
 
 
 Pair = namedtuple("Pair", "first second")
-CLASSES = savable_classes([Colour, Box, Slotted, Pair])
+CLASSES = savable_classes([Colour, Side, Name, Box, Slotted, Pair])
 COMPONENTS = {"scheduler": object()}
 
 
 def through_a_file(value: Any, name: str = "value") -> Any:
     encoder = Encoder(COMPONENTS, CLASSES)
-    written = json.loads(json.dumps(encoder.encode(value, name), allow_nan=False))
+    encoded = encoder.encode(value, name)
+    encoder.join()
+    written = json.loads(json.dumps(encoded, allow_nan=False))
     stored = {
         key: torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
         for key, tensor in encoder.tensors.items()
@@ -64,12 +76,17 @@ SCALARS = st.one_of(
     st.complex_numbers(),
     st.text(),
     st.binary(),
-    st.sampled_from(Colour),
-    st.builds(Path, st.sampled_from(["a", "a/b.png", "/"])),
+    st.sampled_from([*Colour, Side.LEFT, Side.LEFT | Side.RIGHT, Side(0), Name.FIRST | Name.LAST, Name(2)]),
+    st.sampled_from([Path, PurePosixPath, PureWindowsPath]).flatmap(
+        lambda cls: st.builds(cls, st.sampled_from(["a", "a/b.png", "/", "a\\b", "C:/x"]))
+    ),
     st.builds(range, st.integers(-9, 9), st.integers(-9, 9)),
     st.builds(slice, st.none() | st.integers(), st.none() | st.integers()),
     st.sampled_from([torch.bfloat16, torch.float8_e4m3fn, torch.device("cpu"), torch.Size([2, 3])]),
     st.sampled_from([np.float32(1.5), np.int64(3), np.bool_(True), np.float64("nan"), np.array(3), np.array(1.5)]),
+    st.builds(np.str_, st.text()),
+    st.builds(np.bytes_, st.binary()),
+    st.sampled_from([slice(np.int64(1), None), slice(1.5, float("nan"), (2, 3)), slice(None, Box(1))]),
 )
 HASHABLE = st.one_of(st.booleans(), st.integers(), st.text(), st.binary(), st.sampled_from(Colour))
 VALUES = st.recursive(
@@ -91,6 +108,7 @@ VALUES = st.recursive(
 @given(VALUES)
 def test_any_nesting_of_plain_values_comes_back(value: Any) -> None:
     found = through_a_file(value)
+    assert type(found) is type(value)
     assert same(found, value)
     assert repr(found) == repr(value) or isinstance(value, set | frozenset | list | tuple | dict | Box)
 
@@ -171,6 +189,56 @@ def test_strides_of_tensors_without_gaps_are_kept(name: str) -> None:
 @pytest.mark.parametrize("name", ["expanded", "strided", "overlapping"])
 def test_tensors_with_gaps_or_shared_elements_come_back_contiguous(name: str) -> None:
     assert through_a_file(TENSORS[name]).is_contiguous()
+
+
+def shared_tensors() -> dict[str, list[Any]]:
+    """Tensors that share memory, by how they do."""
+    base, pixels = torch.randn(6, 8), torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    return {
+        "a part, before the whole": [base[2], base],
+        "a part, after the whole": [base, base[:, 3:5]],
+        "an element": [base, base[1, 1]],
+        "parts that overlap": [base[1:4], base[3:]],
+        "in a chain": [base[0:3], base[4:], base[2:5]],
+        "transposed": [base, base.t()],
+        "strided": [base.view(-1)[1::3], base],
+        "expanded": [base[0], base[0].expand(4, 8)],
+        "channels last": [pixels, pixels[:, 0]],
+        "another dtype": [base, base.view(torch.int32), base.view(torch.uint8)[:, 3:9]],
+        "detached": [base, base.detach()],
+        "a parameter": [torch.nn.Parameter(base), base],
+        "complex": [torch.view_as_complex(base.view(6, 4, 2)), base],
+    }
+
+
+@pytest.mark.parametrize("way", shared_tensors())
+def test_tensors_that_share_memory_share_it_again(way: str) -> None:
+    tensors = shared_tensors()[way]
+    found = through_a_file(tensors)
+    for one, other in zip(found, tensors, strict=True):
+        assert type(one) is type(other)
+        assert same(one, other)
+        assert (one.stride(), one.requires_grad) == (other.stride(), other.requires_grad)
+    for first in range(len(tensors)):
+        for both in (found, tensors):
+            both[first].data[(0,) * both[first].dim()] += 1
+        assert all(map(same, found, tensors))
+
+
+def test_parts_that_do_not_touch_are_written_without_what_is_between_them() -> None:
+    base = torch.randn(3, 10_000)
+    encoder = Encoder({}, {})
+    encoder.encode([base[0], base[2]], "value")
+    encoder.join()
+    assert sum(tensor.nbytes for tensor in encoder.tensors.values()) == 80_000
+
+
+def test_what_is_shared_is_written_once() -> None:
+    base = torch.randn(3, 10_000)
+    encoder = Encoder({}, {})
+    encoder.encode([base[1], base, base[0:2], base.t()], "value")
+    encoder.join()
+    assert sum(tensor.nbytes for tensor in encoder.tensors.values()) == 120_000
 
 
 @pytest.mark.parametrize(

@@ -114,20 +114,20 @@ def test_a_file_of_another_version_is_refused() -> None:
     data = header(json.dumps({"format": 99}))
     with pytest.raises(CheckpointError) as raised:
         PIPE.resume(Memory({file_name(1, data): data}))
-    assert str(raised.value) == f"`{file_name(1, data)}` is of format 99; this version reads format 1"
+    assert str(raised.value) == f"`{file_name(1, data)}` is of format 99; this version reads format 2"
 
 
 def test_a_tensor_that_has_not_changed_is_not_written_again() -> None:
     memory = Memory()
     files, large = TensorFiles(memory), torch.rand(10_000)
-    files.write(1, "{}", {}, {"a": large, "b": large.clone(), "c": torch.ones(2)})
-    _, references = files.write(2, "{}", {}, {"x": large, "c": torch.zeros(2)})
+    files.write(1, {}, {}, {"a": large, "b": large.clone(), "c": torch.ones(2)})
+    _, references = files.write(2, {}, {}, {"x": large, "c": torch.zeros(2)})
     first, second = memory.names()
     assert len(memory.files[first]) < 41_000
     assert len(memory.files[second]) < 1_000
     assert references == {first}
     large[0] = 5
-    name, references = files.write(3, "{}", {}, {"x": large})
+    name, references = files.write(3, {}, {}, {"x": large})
     assert len(memory.files[name]) > 40_000
     assert references == set()
 
@@ -135,7 +135,24 @@ def test_a_tensor_that_has_not_changed_is_not_written_again() -> None:
 def test_a_second_checkpoint_of_an_iteration_does_not_need_the_first() -> None:
     memory = Memory()
     files, large = TensorFiles(memory), torch.rand(10_000)
-    files.write(1, "{}", {"take": 1}, {"a": large})
-    name, references = files.write(1, "{}", {"take": 2}, {"a": large})
+    files.write(1, {}, {"take": 1}, {"a": large})
+    name, references = files.write(1, {}, {"take": 2}, {"a": large})
     assert references == set()
     assert len(memory.files[name]) > 40_000
+
+
+class Elsewhere(torch.Tensor):
+    """Says that it is not in the memory of the CPU."""
+
+    device = torch.device("cuda", 0)
+
+
+def test_a_tensor_on_another_device_that_is_written_through_its_data_is_written_again() -> None:
+    memory = Memory()
+    files, tensor = TensorFiles(memory), torch.rand(10_000).as_subclass(Elsewhere)
+    first, _ = files.write(1, {}, {}, {"x": tensor})
+    assert files.write(2, {}, {}, {"x": tensor})[1] == {first}
+    tensor.data[5] = 3.0
+    assert files.write(3, {}, {}, {"x": tensor})[1] == set()
+    tensor.add_(1)
+    assert files.write(4, {}, {}, {"x": tensor})[1] == set()

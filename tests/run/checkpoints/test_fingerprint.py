@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from diffusers import EulerDiscreteScheduler
 
 from loopwright import ComponentSpec, ConfigSpec, InputParam, ModularPipelineBlocks, SequentialPipelineBlocks
 from loopwright.errors import CheckpointMismatchError
+from loopwright.run.checkpoints.codec import tensor_bytes
+from loopwright.run.checkpoints.fingerprint import weights_digest
 from tests.blocks.arithmetic import Add, AddOne, Double, Repeat
 from tests.run.checkpoints.storages import saved_run
 
@@ -130,11 +133,41 @@ def write_through_numpy(weight: Any) -> None:
     weight.detach().numpy()[0, 0] += 1
 
 
-@pytest.mark.parametrize("change", [add_in_place, add_to_data, write_through_numpy])
+def set_one_row(weight: Any) -> None:
+    weight.data[700] = torch.ones(weight.shape[1])
+
+
+def swap_two_rows(weight: Any) -> None:
+    weight.data[[3, 700]] = weight.data[[700, 3]]
+
+
+@pytest.mark.parametrize("change", [add_in_place, add_to_data, write_through_numpy, set_one_row, swap_two_rows])
 def test_weights_that_change_in_place_are_noticed(change: Any) -> None:
-    """As when a LoRA is merged into them."""
+    """As when a LoRA is merged into them, or a token gets an embedding of its own."""
     pipe = pipeline("work")
+    pipe.update_components(model=torch.nn.Linear(48, 1000))
     _, memory = saved_run(pipe, x=1)
     change(pipe.model.weight)
     with pytest.raises(CheckpointMismatchError, match="component `model` was `"):
         pipe.resume(memory)
+
+
+def test_weights_are_digested_again_only_if_they_have_changed_or_it_is_asked_for(monkeypatch: Any) -> None:
+    model, digested = torch.nn.Linear(48, 1000), []
+
+    def counting(tensor: Any) -> Any:
+        digested.append(tensor.shape)
+        return tensor_bytes(tensor)
+
+    monkeypatch.setattr(sys.modules[weights_digest.__module__], "tensor_bytes", counting)
+    first = weights_digest(model)
+    assert weights_digest(model) == first
+    assert len(digested) == 2
+    assert weights_digest(model, anew=True) == first
+    assert len(digested) == 4
+    # as offloading does: they move, and stay what they are
+    model.weight.data = model.weight.data.clone()
+    assert weights_digest(model) == first
+    assert len(digested) == 4
+    model.bias.data[0] += 1
+    assert weights_digest(model) != first

@@ -63,7 +63,7 @@ def resumed(data: bytes) -> str:
 
 def body() -> Any:
     written = json.loads(WHOLE[8:TENSORS_BEGIN])["__metadata__"]
-    return {**json.loads(written["run"]), **json.loads(written["loopwright"])}
+    return {name: value for part in written.values() for name, value in json.loads(part).items()}
 
 
 def with_body(changed: Any) -> bytes:

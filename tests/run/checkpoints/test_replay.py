@@ -443,3 +443,212 @@ def test_tensors_that_are_changed_in_place_are_saved_as_they_are() -> None:
     assert state.x.tolist() == [15.0, 8.0]
     for iteration in memory.iterations:
         assert pipe.resume(memory.until(iteration)).result().x.tolist() == [15.0, 8.0]
+
+
+# What a loop decides by
+
+
+class Note(ModularPipelineBlocks):
+    """Mixes what a loop gives into `x`."""
+
+    inputs = [InputParam("x", default=0)]
+    intermediate_outputs = [OutputParam("x")]
+
+    def __call__(self, components: Any, state: Any, i: Any) -> tuple[Any, Any]:
+        state.set("x", (3 * state.get("x") + i) % 1_000_003)
+        return components, state
+
+
+class WorksOff(LoopSequentialPipelineBlocks):
+    """Goes through a list in the block state, which holds what is left of it."""
+
+    loop_inputs = [InputParam("todo", required=True)]
+    block_classes = [Note]
+    block_names = ["note"]
+
+    def iterate(self, components: Any, block_state: Any) -> Iterator[dict[str, Any]]:
+        while block_state.todo:
+            first, *block_state.todo = block_state.todo
+            yield {"i": first}
+
+
+class WorksOffInPlace(WorksOff):
+    def iterate(self, components: Any, block_state: Any) -> Iterator[dict[str, Any]]:
+        while block_state.todo:
+            yield {"i": block_state.todo.pop(0)}
+
+
+class WorksOffALocalName(WorksOff):
+    def iterate(self, components: Any, block_state: Any) -> Iterator[dict[str, Any]]:
+        todo = block_state.todo
+        while todo:
+            yield {"i": todo.pop(0)}
+
+
+class WorksOffByHand(WorksOff):
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.get_block_state(state)
+        while block_state.todo:
+            components, block_state = self.loop_step(components, block_state, i=block_state.todo.pop())
+        self.set_block_state(state, block_state)
+        return components, state
+
+
+EVERY_WORKER = pytest.mark.parametrize("loop", [WorksOff, WorksOffInPlace, WorksOffALocalName, WorksOffByHand])
+
+
+@EVERY_WORKER
+@pytest.mark.parametrize("count", [1, 10, 19])
+def test_a_list_that_is_worked_off(loop: type, count: int) -> None:
+    found = list(results(pipeline({"loop": loop, "end": AddOne}), todo=list(range(count))))
+    assert len(found) == count
+    for _, resumed, whole in found:
+        assert resumed == whole
+        assert whole["todo"] == []
+
+
+class Lists(RepeatRows):
+    """Has lists made for the loop inside of it; the one of which it takes them holds what is left."""
+
+    loop_inputs = [InputParam("lists", required=True)]
+    loop_intermediate_outputs = [OutputParam("todo")]
+
+    def iterate(self, components: Any, block_state: Any) -> Iterator[dict[str, Any]]:
+        while block_state.lists:
+            block_state.todo = block_state.lists.pop()
+            yield {}
+
+
+@EVERY_WORKER
+def test_lists_that_a_loop_inside_of_another_works_off(loop: type) -> None:
+    pipe = pipeline({"lists": Lists.from_blocks_dict({"loop": loop}), "end": AddOne})
+    found = list(results(pipe, lists=[[1, 2, 3], [4], [], [5, 6]], todo=[]))
+    assert len(found) == 10
+    for _, resumed, whole in found:
+        assert resumed == whole
+
+
+class WritesKeys(ModularPipelineBlocks):
+    """Writes into the dict by which the loop around it decides."""
+
+    inputs = [InputParam("table", required=True), InputParam("x", default=0)]
+    intermediate_outputs = [OutputParam("x")]
+
+    def __call__(self, components: Any, state: Any, i: int) -> tuple[Any, Any]:
+        state.get("table")[f"k{i}"] = i + 1
+        state.set("x", 3 * state.get("x") + i)
+        return components, state
+
+
+class GoesThroughTable(LoopSequentialPipelineBlocks):
+    loop_inputs = [InputParam("table", required=True)]
+    block_classes = [WritesKeys]
+    block_names = ["writes"]
+
+    def iterate(self, components: Any, block_state: Any) -> Iterator[dict[str, Any]]:
+        for key in sorted(block_state.table):
+            yield {"i": block_state.table[key]}
+
+
+def test_a_dict_that_blocks_write_into_is_as_it_was_when_the_loop_began() -> None:
+    found = list(results(pipeline({"loop": GoesThroughTable, "end": AddOne}), table={"a": 1, "b": 2, "c": 3}))
+    assert len(found) == 3
+    for _, resumed, whole in found:
+        assert resumed == whole
+        assert whole["table"].keys() == {"a", "b", "c", "k1", "k2", "k3"}
+
+
+class Logs(Repeat):
+    """Holds a list of the block state by a name of its own, and adds to it late."""
+
+    loop_inputs = [*Repeat.loop_inputs, InputParam("log", required=True)]
+
+    def iterate(self, components: Any, block_state: Any) -> Iterator[dict[str, Any]]:
+        log = block_state.log
+        for i in range(block_state.steps):
+            yield {"i": i}
+            if i > 1:
+                log.append(i)
+
+
+def test_a_list_that_a_wrapper_holds_stays_the_one_in_the_state() -> None:
+    log: list[int] = []
+    pipe = pipeline({"loop": Logs.from_blocks_dict({"double": Double}), "end": AddOne})
+    for _, resumed, _ in results(pipe, x=1, steps=5, log=log):
+        assert resumed["log"] == [2, 3, 4]
+
+
+class Shared(LoopSequentialPipelineBlocks):
+    """Works on the state of the pipeline itself, and counts from where `x` was when it began."""
+
+    block_classes = [Double]
+    block_names = ["double"]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        begin = state.get("x")
+        assert state.get("seen") is None
+        for i in range(3):
+            components, state = self.loop_step(components, state, i=i)
+            state.set("seen", [begin, i])
+        return components, state
+
+
+def test_a_loop_on_the_state_of_the_pipeline_finds_what_it_found() -> None:
+    for _, resumed, whole in results(pipeline({"loop": Shared, "end": AddOne}), x=5):
+        assert resumed == whole
+        assert whole["seen"] == [5, 2]
+
+
+# Memory
+
+
+class Views(ModularPipelineBlocks):
+    """Writes into a tensor of which the state holds a part as well."""
+
+    inputs = [InputParam("buffer"), InputParam("first")]
+    intermediate_outputs = [OutputParam("buffer"), OutputParam("first"), OutputParam("x")]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        if state.get("buffer") is None:
+            state.set("buffer", torch.zeros(100))
+            state.set("first", state.get("buffer")[:1])
+        state.get("buffer").add_(1)
+        state.set("x", state.get("first").item())
+        return components, state
+
+
+def test_tensors_that_share_memory_share_it_in_the_resumed_run() -> None:
+    loop = Repeat.from_blocks_dict({"views": Views})
+    for _, resumed, whole in results(pipeline({"loop": loop}), steps=4):
+        assert (resumed["x"], whole["x"]) == (4.0, 4.0)
+
+
+def test_inputs_that_share_memory_share_it_in_the_resumed_run() -> None:
+    buffer = torch.zeros(100)
+    pipe = pipeline({"loop": Repeat.from_blocks_dict({"views": Views})})
+    for _, resumed, _ in results(pipe, steps=4, buffer=buffer, first=buffer[:1]):
+        assert resumed["x"] == 4.0
+
+
+# How much is kept
+
+
+class Moves(ModularPipelineBlocks):
+    """Changes a small value and a large one."""
+
+    inputs = [InputParam("small", required=True), InputParam("large", required=True)]
+    intermediate_outputs = [OutputParam("small"), OutputParam("large")]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        state.set("small", state.get("small") + 1)
+        state.set("large", state.get("large") + 1)
+        return components, state
+
+
+@pytest.mark.parametrize("small", [1, torch.tensor(1.0), torch.ones(16), numpy.ones(3)])
+def test_a_small_value_that_changes_keeps_no_earlier_files(small: Any) -> None:
+    memory = Memory()
+    pipe = pipeline({"loop": Repeat.from_blocks_dict({"moves": Moves})})
+    state = pipe(small=small, large=torch.zeros(10_000), steps=30, checkpoint=Checkpoint(memory, keep=2))
+    assert memory.iterations == [1, 29, 30]
+    assert torch.equal(pipe.resume(memory, output="large").result(), state.large)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
+from transformers.utils.logging import set_tqdm_hook
 
 from loopwright.errors import UnknownNameError, did_you_mean
 from loopwright.modular_pipelines import ModularPipeline
@@ -13,6 +20,8 @@ from ..morph import MorphBlocks
 from ..workflows import AutoImageBlocks
 
 __all__ = ["embedded_pipeline"]
+
+_lock = threading.Lock()
 
 
 def embedded_pipeline(
@@ -29,7 +38,8 @@ def embedded_pipeline(
         UnknownNameError: there is no such workflow.
     """
     if workflow == "morph":
-        return load_pipeline(MorphBlocks(), EMBEDDED_MODEL, dtype=dtype, device=device)
+        with _without_a_word():
+            return load_pipeline(MorphBlocks(), EMBEDDED_MODEL, dtype=dtype, device=device)
     blocks = AutoImageBlocks()
     names = [*blocks.available_workflows, "morph"]
     if workflow is not None and workflow not in names:
@@ -37,6 +47,28 @@ def embedded_pipeline(
             f"the embedded model has no workflow `{workflow}`{did_you_mean(str(workflow), names)}; "
             f"it has {', '.join(f'`{name}`' for name in names)}"
         )
-    return load_pipeline(
-        blocks if workflow is None else blocks.get_workflow(workflow), EMBEDDED_MODEL, dtype=dtype, device=device
-    )
+    chosen = blocks if workflow is None else blocks.get_workflow(workflow)
+    with _without_a_word():
+        return load_pipeline(chosen, EMBEDDED_MODEL, dtype=dtype, device=device)
+
+
+@contextmanager
+def _without_a_word() -> Iterator[None]:
+    """Leave out what the libraries say while they load: that guiders are new, and a bar for a moment's work."""
+    logger = logging.getLogger("diffusers.guiders.guider_utils")
+    with _lock:
+        logger.addFilter(_is_no_warning)
+        shown = set_tqdm_hook(_hidden_bar)
+        try:
+            yield
+        finally:
+            set_tqdm_hook(shown)
+            logger.removeFilter(_is_no_warning)
+
+
+def _is_no_warning(record: logging.LogRecord) -> bool:
+    return record.levelno != logging.WARNING
+
+
+def _hidden_bar(factory: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return factory(*arguments, **{**options, "disable": True})

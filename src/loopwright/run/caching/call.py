@@ -16,6 +16,7 @@ from loopwright.errors import UnsavableValueError
 from loopwright.run.caching.content import Content, Incomparable, Place, aliases, clusters, digest
 from loopwright.run.caching.copies import Given, copied, copied_bytes
 from loopwright.run.caching.reads import ABSENT, Read, Reads, recorded
+from loopwright.run.caching.resets import noticing_resets
 from loopwright.run.caching.settings import random_states
 from loopwright.run.caching.store import Entry
 from loopwright.run.scope import is_run_scoped
@@ -51,6 +52,7 @@ class WatchedCall:
         self._reads = Reads(state, self._look, lambda: driver.mark is not None)
         self._looked: dict[Read, tuple[Content, bytes]] = {}
         self._problem: str | None = None
+        self._has_reset = False
         self._changed: list[str] = []
         self._seconds, self._iterations = 0.0, 0
 
@@ -68,11 +70,15 @@ class WatchedCall:
         self._iterations = driver.iterations
         driver.ended_early = False
         began = time.perf_counter()
-        with recorded(view, self._state, self._reads):
+        with recorded(view, self._state, self._reads), noticing_resets(self._note_reset):
             result = call(components, self._state)
         self._seconds = time.perf_counter() - began
         self._iterations = driver.iterations - self._iterations
         return result
+
+    def _note_reset(self) -> None:
+        # what is foreseen of the end of a run puts them back as well
+        self._has_reset = self._has_reset or self._driver.mark is None
 
     def key(self, block: bytes) -> bytes:
         return key_of(block, list(self._looked.values()))
@@ -133,6 +139,8 @@ class WatchedCall:
             raise Incomparable("it looked at all attributes of `components`")
         if random_states() != self._random:
             raise Incomparable("it drew random numbers")
+        if self._has_reset:
+            raise Incomparable("it put global random numbers back to where they were before, and may have drawn some")
         # what a block returns is only checked later
         returned: Any = result
         is_same = isinstance(returned, tuple) and [id(part) for part in returned] == [id(view), id(state)]

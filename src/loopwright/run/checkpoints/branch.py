@@ -59,13 +59,18 @@ class Branch(Replay):
     def _reason(self) -> str:
         return "the changed inputs change its iterations, and a branch goes on with those that there were"
 
-    def rewind(self, frame: Frame, depth: int, contents: Contents | None = None) -> None:
-        contents = contents or self._contents()
+    def rewind(self, frame: Frame, depth: int) -> None:
+        contents = self._contents()
         names = frozenset(self._written(frame, contents.frames[depth], depth, contents))
-        contents.frames[depth].history.restore(frame.index, frame.values, names)
+        self._histories[depth].restore(frame.index, frame.values, names)
 
-    def _restore_state(self, state: PipelineState, contents: Contents, reached: bool) -> None:
+    def _restore_state(self, state: PipelineState, contents: Contents) -> None:
         pass
+
+    def _enter(self, frame: Frame, depth: int, contents: Contents) -> None:
+        names = self._written(frame, contents.frames[depth - 1], depth - 1, contents)
+        entry = contents.entries[depth]
+        frame.values.update((name, value) for name, value, _ in entry.changed if name in names)
 
     def _restore_frame(self, frame: Frame, saved: SavedFrame, depth: int, contents: Contents) -> None:
         written = self._written(frame, saved, depth, contents)

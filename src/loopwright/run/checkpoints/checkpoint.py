@@ -10,7 +10,8 @@ import random
 import time
 import warnings
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from types import FunctionType
 from typing import Any
 
@@ -28,7 +29,7 @@ from loopwright.errors import (
 from loopwright.run.checkpoints.codec import Encoder, savable_classes
 from loopwright.run.checkpoints.file import TensorFiles, iteration_of, load_tensors, read_body, read_file
 from loopwright.run.checkpoints.fingerprint import fingerprint
-from loopwright.run.checkpoints.history import History
+from loopwright.run.checkpoints.history import Entry, History
 from loopwright.run.checkpoints.start import Start
 from loopwright.run.checkpoints.storage import LocalFolder, Storage
 from loopwright.run.driver import Frame, LoopDriver
@@ -120,20 +121,37 @@ class Recorder:
         self._references: dict[str, set[str]] = {}
         self._checked = self._broken = False
         self._saved_at = time.monotonic()
-        there = [
-            (iteration, name) for name in checkpoint.storage.names() if (iteration := iteration_of(name)) is not None
-        ]
-        if resumed is not None:
-            self._take_over(there, resumed)
-        elif there:
+        self._resumed = resumed
+        view._driver.remember = Entry
+        if resumed is None:
+            self._require_free()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """While the run is under way; no other run is saved in the same folder meanwhile.
+
+        Raises:
+            CheckpointError: another run is, or was.
+        """
+        lock = getattr(self._checkpoint.storage, "lock", nullcontext)
+        with lock():
+            if self._resumed is None:
+                self._require_free()
+            else:
+                self._take_over(self._resumed)
+            yield
+
+    def _require_free(self) -> None:
+        storage = self._checkpoint.storage
+        if _checkpoints_in(storage):
             raise CheckpointError(
-                f"{checkpoint.storage} already holds a run: go on with it by "
-                f"`pipe.resume({str(checkpoint.storage)!r})`, or take another folder"
+                f"{storage} already holds a run: go on with it by `pipe.resume({str(storage)!r})`, or take another "
+                f"folder"
             )
 
-    def _take_over(self, there: list[tuple[int, str]], resumed: int) -> None:
+    def _take_over(self, resumed: int) -> None:
         """Count the files that are there as this run's, but for those beyond the point that it goes on from."""
-        for iteration, name in there:
+        for iteration, name in _checkpoints_in(self._checkpoint.storage):
             if iteration > resumed:
                 self._remove(name)
                 continue
@@ -182,7 +200,9 @@ class Recorder:
         encoder = self._encoder()
         body = {"iteration": driver.iterations, **self._encoded(driver, encoder)}
         tensors = {**encoder.tensors, **self._start.tensors}
-        name, references = self._files.write(driver.iterations, self._unchanging, body, tensors)
+        histories = ", ".join(frame.history.written if frame.history else "[]" for frame in driver.frames)
+        parts = {"run": self._unchanging, "histories": f'{{"histories": [{histories}]}}'}
+        name, references = self._files.write(driver.iterations, parts, body, tensors)
         for older in [older for older in self._references if iteration_of(older) == driver.iterations]:
             del self._references[older]
             if older != name:
@@ -203,7 +223,7 @@ class Recorder:
                     f"holds it, and what that block keeps meanwhile cannot be saved; make the loop a sub-block"
                 )
         try:
-            return {
+            encoded = {
                 "generators": {
                     name: [encoder.encode(generator, name) for generator in generators]
                     for name, generators in self._start.generators.items()
@@ -223,9 +243,17 @@ class Recorder:
                     for name, state in _global_rng().items()
                 ],
                 "attributes": _pairs(encoder, self._assigned(), "components"),
+                "entries": [
+                    self._entry(frame, around, encoder)
+                    for frame, around in zip(
+                        driver.frames, [driver.state.values, *(frame.values for frame in driver.frames)], strict=False
+                    )
+                ],
             }
         except RecursionError as error:
             raise UnsavableValueError("a value is nested too deeply to be saved") from error
+        encoder.join()
+        return encoded
 
     def _made_with(self, name: str, component: Any) -> set[str]:
         """The attributes of a component that are no state: its configuration, and functions that it was given."""
@@ -256,8 +284,11 @@ class Recorder:
             "values": None if shared else _pairs(encoder, values, frame.path),
             "groups": None if shared else loop_record(frame.state).groups,
             "iteration": loop_record(frame.state).iteration,
-            "history": frame.history.encoded(encoder, frame.path) if frame.history is not None else [],
         }
+
+    def _entry(self, frame: Frame, around: Mapping[str, Any], encoder: Encoder) -> dict[str, Any]:
+        """What the loop found when it began, where it is another now."""
+        return {"changed": [], "new": []} if frame.entry is None else frame.entry.encoded(encoder, frame.path, around)
 
     def _remove(self, name: str) -> None:
         try:
@@ -337,6 +368,12 @@ class Saved:
         return {key: self.tensor(key) for key in keys if key.startswith("start")}
 
 
+def _checkpoints_in(storage: Storage) -> list[tuple[int, str]]:
+    """The checkpoints in a folder: iteration and name of each, the earliest first."""
+    found = ((iteration_of(name), name) for name in storage.names())
+    return sorted((iteration, name) for iteration, name in found if iteration is not None)
+
+
 def read_saved(storage: Storage, at: int | None = None, fall_back: bool = False) -> Saved:
     """The last checkpoint in a folder, or the one after iteration `at`.
 
@@ -349,8 +386,8 @@ def read_saved(storage: Storage, at: int | None = None, fall_back: bool = False)
         CheckpointError: there is none.
         CheckpointDamagedError: it is damaged.
     """
-    by_iteration = {iteration_of(name): name for name in storage.names() if iteration_of(name) is not None}
-    numbers = sorted(number for number in by_iteration if number is not None)
+    by_iteration = dict(_checkpoints_in(storage))
+    numbers = list(by_iteration)
     if not numbers:
         raise CheckpointError(
             f"{storage} holds no checkpoint: the run did not finish an iteration, or the folder is not that of a run"

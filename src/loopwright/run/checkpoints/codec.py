@@ -7,13 +7,14 @@ class is in a table, which is made of classes that this module, the caller, or t
 from __future__ import annotations
 
 import base64
+import copy
 import dataclasses
 import enum
 import math
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path, PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,18 @@ _CONTAINERS: dict[str, type] = {
 }
 _CONTAINER_NAMES = {kind: name for name, kind in _CONTAINERS.items()}
 _IMMUTABLE_CONTAINERS = (tuple, frozenset, FrozenDict)
+# a path of the system it was written on is one of the system it is read on
+_PATHS: dict[str, type[PurePath]] = {"path": Path, "posix path": PurePosixPath, "windows path": PureWindowsPath}
+_PATH_NAMES = {
+    PosixPath: "path",
+    WindowsPath: "path",
+    PurePosixPath: "posix path",
+    PureWindowsPath: "windows path",
+}
 # numbers, booleans and text
 _ARRAY_KINDS = "biufcUS"
+# of memory that tensors share: a begin that fits any dtype
+_ALIGNMENT = 64
 # objects whose attributes are all there is to them
 _PLAIN_OBJECTS: tuple[type, ...] = (MomentumBuffer, LayerSkipConfig, SmoothedEnergyGuidanceConfig)
 # such objects of single families, whose modules are imported where they are in use
@@ -122,6 +133,8 @@ def same(first: Any, second: Any) -> bool:
         return list(first) == list(second) and all(same(first[name], second[name]) for name in first)
     if isinstance(first, (list, tuple)):
         return len(first) == len(second) and all(map(same, first, second))
+    if isinstance(first, slice):
+        return same((first.start, first.stop, first.step), (second.start, second.stop, second.step))
     if dataclasses.is_dataclass(first):
         return same(_attributes(first), _attributes(second))
     if isinstance(first, Image.Image):
@@ -165,11 +178,14 @@ class Encoder:
         components: the components of the run; one of them is written as its name.
         classes: the classes of objects that may be written.
         prefix: what the keys of the tensors begin with.
+        inline: whether the elements of tensors are written as JSON, too.
     """
 
-    def __init__(self, components: Mapping[str, Any], classes: Mapping[str, type], prefix: str = "t") -> None:
+    def __init__(
+        self, components: Mapping[str, Any], classes: Mapping[str, type], prefix: str = "t", inline: bool = False
+    ) -> None:
         self.tensors: dict[str, torch.Tensor] = {}
-        self._prefix = prefix
+        self._prefix, self._inline = prefix, inline
         self._components = {id(component): name for name, component in components.items() if component is not None}
         self._classes = {cls: key for key, cls in classes.items()}
         self._seen: dict[int, int] = {}
@@ -177,6 +193,8 @@ class Encoder:
         self._kept: list[Any] = []
         # those that are made whole only when all that is inside them has been read
         self._open: set[int] = set()
+        # tensors that lie in some memory as they are written, by where that is, each with its JSON
+        self._in_memory: dict[int, list[tuple[torch.Tensor, dict[str, Any]]]] = {}
 
     def encode(self, value: Any, path: str) -> Any:
         """A value as JSON.
@@ -201,7 +219,63 @@ class Encoder:
             return {"$": "seen", "number": self._seen[id(value)]}
         number = self._seen[id(value)] = len(self._seen)
         self._kept.append(value)
-        return {"number": number, **self._object(value, kind, path)}
+        written = self._object(value, kind, path)
+        written["number"] = number
+        return written
+
+    def number(self, value: Any) -> int | None:
+        """The number under which an object was written; None if it was not, or needs none."""
+        return self._seen.get(id(value))
+
+    def can_encode(self, value: Any) -> bool:
+        """Whether there is a way to write a value."""
+        trial = copy.copy(self)
+        trial.tensors, trial._in_memory = {}, {}
+        trial._seen, trial._kept, trial._open = dict(self._seen), [], set()
+        try:
+            trial.encode(value, "")
+        except (UnsavableValueError, RecursionError):
+            return False
+        return True
+
+    def join(self) -> None:
+        """Have tensors that share memory written as parts of one, so that they share it again.
+
+        Called when all values have been encoded; changes the JSON of such tensors in place.
+        """
+        for tensors in self._in_memory.values():
+            if len(tensors) > 1:
+                spans = sorted(
+                    ((*_span(tensor), tensor, written) for tensor, written in tensors), key=lambda at: at[:2]
+                )
+                group = spans[:1]
+                for span in spans[1:]:
+                    if span[0] >= max(end for _, end, _, _ in group):
+                        self._join(group)
+                        group = []
+                    group.append(span)
+                self._join(group)
+        self._in_memory.clear()
+
+    def _join(self, group: list[tuple[int, int, torch.Tensor, dict[str, Any]]]) -> None:
+        if len(group) < 2:
+            return
+        begin, end = group[0][0], max(end for _, end, _, _ in group)
+        begin -= begin % _ALIGNMENT
+        first = group[0][2]
+        memory = torch.empty(0, dtype=torch.uint8, device=first.device)
+        key = group[0][3]["key"]
+        self.tensors[key] = memory.set_(first.untyped_storage(), begin, (end - begin,), (1,))
+        for _, _, tensor, written in group:
+            if written["key"] != key:
+                del self.tensors[written["key"]]
+            written["key"] = key
+            written["stride"] = list(tensor.stride())
+            written["part"] = {
+                "dtype": str(tensor.dtype),
+                "shape": list(tensor.shape),
+                "offset": tensor.storage_offset() - begin // tensor.element_size(),
+            }
 
     def attributes(self, value: Any, path: str, without: Iterable[str] = ()) -> Any:
         """The attributes of an object as JSON."""
@@ -243,6 +317,11 @@ class Encoder:
                 "order": "F" if columns else "C",
                 "data": self._data(value.tobytes("F" if columns else "C")),
             }
+        if kind is np.str_:
+            # as a scalar of an array it would lose what is zero at its end
+            return {"$": "numpy text", "value": str(value)}
+        if kind is np.bytes_:
+            return {"$": "numpy bytes", "data": base64.b64encode(value).decode()}
         if isinstance(value, np.generic) and value.dtype.kind in _ARRAY_KINDS:
             return {"$": "scalar", "dtype": value.dtype.str, "data": base64.b64encode(value.tobytes()).decode()}
         if isinstance(value, Image.Image):
@@ -264,12 +343,15 @@ class Encoder:
                 "$": kind.__name__,
                 "items": [self.encode(getattr(value, n), path) for n in ("start", "stop", "step")],
             }
-        if isinstance(value, PurePath):
-            return {"$": "path", "value": str(value)}
+        if kind in _PATH_NAMES:
+            return {"$": _PATH_NAMES[kind], "value": str(value)}
         if kind is _brownian_sampler():
             return {"$": "brownian tree", **self._brownian(value, path)}
         if kind in self._classes:
             key = self._classes[kind]
+            if isinstance(value, enum.Flag):
+                # several at once have no name of their own
+                return {"$": "flag", "class": key, "value": value.value}
             if isinstance(value, enum.Enum):
                 return {"$": "enum", "class": key, "name": value.name}
             if issubclass(kind, tuple) and hasattr(kind, "_fields"):
@@ -308,17 +390,22 @@ class Encoder:
         return self._tensor(torch.from_numpy(np.frombuffer(data, np.uint8).copy()))
 
     def _tensor(self, value: torch.Tensor) -> dict[str, Any]:
-        key = f"{self._prefix}{len(self.tensors)}"
-        self.tensors[key] = value
-        return {
+        written: dict[str, Any] = {
             "$": "tensor",
-            "key": key,
             "device": str(value.device),
             "stride": _restorable_stride(value),
             "parameter": isinstance(value, torch.nn.Parameter),
             "grad": value.requires_grad,
             "complex": value.is_complex(),
         }
+        if self._inline:
+            data = base64.b64encode(tensor_bytes(value)).decode()
+            return {**written, "dtype": str(value.dtype), "shape": list(value.shape), "elements": data}
+        key = written["key"] = f"{self._prefix}{len(self.tensors)}"
+        self.tensors[key] = value
+        if value.numel() and not value.is_conj() and not value.is_neg():
+            self._in_memory.setdefault(value.untyped_storage().data_ptr(), []).append((value, written))
+        return written
 
     def _brownian(self, value: Any, path: str) -> dict[str, Any]:
         if value.transform is not type(value).__init__.__defaults__[-1]:
@@ -350,6 +437,13 @@ def _restorable_stride(value: torch.Tensor) -> list[int]:
     return list(value.stride())
 
 
+def _span(tensor: torch.Tensor) -> tuple[int, int]:
+    """Where a tensor begins and ends in its memory, in bytes."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    begin, size = int(tensor.storage_offset()), tensor.element_size()
+    return begin * size, (begin + last + 1) * size
+
+
 def _class_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
@@ -363,6 +457,7 @@ class Decoder:
         classes: the classes of objects that may be made.
         generators: generators by their numbers; one decoder after another may use the same ones, whose state is then
             set in place.
+        containers: likewise lists, dicts and sets; None for new ones.
     """
 
     def __init__(
@@ -371,10 +466,13 @@ class Decoder:
         component: Callable[[str], Any],
         classes: Mapping[str, type],
         generators: dict[int, torch.Generator],
+        containers: dict[int, Any] | None = None,
     ) -> None:
         self._get_tensor, self._component, self._classes = tensor, component, classes
-        self._generators = generators
+        self._generators, self._containers = generators, containers
         self._seen: dict[int, Any] = {}
+        # what several tensors share, by its key
+        self._memory: dict[str, torch.Tensor] = {}
 
     def decode(self, written: Any) -> Any:
         """The value that was written.
@@ -406,7 +504,7 @@ class Decoder:
     def _container(self, kind: type, written: dict[str, Any]) -> Any:
         number, items = written["number"], written["items"]
         if issubclass(kind, dict):
-            mapping: Any = {} if kind is FrozenDict else kind()
+            mapping: Any = {} if kind is FrozenDict else self._empty(kind, number)
             self._seen[number] = mapping
             for written_key, item in items:
                 # in this order, in which an assignment would not evaluate them
@@ -416,13 +514,28 @@ class Decoder:
                 mapping = self._seen[number] = FrozenDict(mapping)
             return mapping
         if kind is list:
-            members: list[Any] = []
-            self._seen[number] = members
+            members = self._seen[number] = self._empty(list, number)
             members.extend(self.decode(item) for item in items)
             return members
+        if kind is set:
+            inside = [self.decode(item) for item in items]
+            value = self._seen[number] = self._empty(set, number)
+            value.update(inside)
+            return value
         make: Any = kind
         value = self._seen[number] = make(self.decode(item) for item in items)
         return value
+
+    def _empty(self, kind: type, number: int) -> Any:
+        """A container with nothing in it: one that the run has already, if it is to be used."""
+        known = None if self._containers is None else self._containers.get(number)
+        if type(known) is kind:
+            known.clear()  # type: ignore[attr-defined]
+            return known
+        made = kind()
+        if self._containers is not None:
+            self._containers[number] = made
+        return made
 
     def _made_of_attributes(self, written: dict[str, Any]) -> Any:
         cls: Any = self._class(written["class"])
@@ -447,7 +560,7 @@ class Decoder:
             generator = self._generators.get(written["number"])
             if generator is None:
                 generator = self._generators[written["number"]] = torch.Generator(written["device"])
-            generator.set_state(self._get_tensor(written["state"]["key"]))
+            generator.set_state(self._stored(written["state"]))
             return generator
         if kind == "dtype":
             return _DTYPES[written["name"]]
@@ -467,11 +580,18 @@ class Decoder:
         if kind == "complex":
             return complex(written["value"])
         if kind == "range":
-            return range(*written["items"])
+            return range(*map(self.decode, written["items"]))
         if kind == "slice":
-            return slice(*written["items"])
-        if kind == "path":
-            return Path(written["value"])
+            return slice(*map(self.decode, written["items"]))
+        if kind in _PATHS:
+            return _PATHS[kind](written["value"])
+        if kind == "numpy text":
+            return np.str_(written["value"])
+        if kind == "numpy bytes":
+            return np.bytes_(base64.b64decode(written["data"]))
+        if kind == "flag":
+            make: Any = self._class(written["class"])
+            return make(written["value"])
         if kind == "enum":
             return self._class(written["class"])[written["name"]]  # type: ignore[index]
         if kind == "named tuple":
@@ -481,8 +601,20 @@ class Decoder:
         raise CheckpointDamagedError(f"the checkpoint holds a value of the unknown kind `{kind}`")
 
     def _data(self, written: dict[str, Any]) -> bytes:
-        data: bytes = self._get_tensor(written["data"]["key"]).numpy().tobytes()
+        data: bytes = self._stored(written["data"]).numpy().tobytes()
         return data
+
+    def _stored(self, written: dict[str, Any]) -> torch.Tensor:
+        """The elements of a tensor, as they were written."""
+        if "elements" not in written:
+            return self._get_tensor(written["key"])
+        data = bytearray(base64.b64decode(written["elements"]))
+        dtype = _DTYPES[written["dtype"]]
+        return (
+            torch.frombuffer(data, dtype=dtype).view(written["shape"])
+            if data
+            else torch.empty(written["shape"], dtype=dtype)
+        )
 
     def _image(self, written: dict[str, Any]) -> Image.Image:
         size, data = tuple(written["size"]), self._data(written)
@@ -496,15 +628,31 @@ class Decoder:
         return image
 
     def _tensor(self, written: dict[str, Any]) -> torch.Tensor:
-        stored = self._get_tensor(written["key"])
-        if written["complex"]:
-            stored = torch.view_as_complex(stored)
+        stored = self._stored(written)
         device = torch.device(written["device"])
-        tensor = torch.empty_strided(stored.shape, written["stride"], dtype=stored.dtype, device=device)
-        tensor.copy_(stored)
+        if "part" in written:
+            tensor = self._part(written, stored, device)
+        else:
+            if written["complex"] and not stored.is_complex():
+                stored = torch.view_as_complex(stored)
+            tensor = torch.empty_strided(stored.shape, written["stride"], dtype=stored.dtype, device=device)
+            tensor.copy_(stored)
         if written["parameter"]:
             return torch.nn.Parameter(tensor, requires_grad=written["grad"])
         return tensor.requires_grad_(written["grad"])
+
+    def _part(self, written: dict[str, Any], stored: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """A tensor that shares its memory with others."""
+        key, part = written["key"], written["part"]
+        if key not in self._memory:
+            self._memory[key] = torch.empty(stored.shape, dtype=stored.dtype, device=device).copy_(stored)
+        memory = self._memory[key].untyped_storage()
+        shape, stride, offset = part["shape"], written["stride"], part["offset"]
+        tensor = torch.empty(0, dtype=_DTYPES[part["dtype"]], device=device)
+        last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+        if min(offset, *shape, *stride, 0) < 0 or (last + 1) * tensor.element_size() > memory.nbytes():
+            raise CheckpointDamagedError("the checkpoint holds a tensor that lies outside of its memory")
+        return tensor.set_(memory, offset, shape, stride)
 
     def _brownian(self, written: dict[str, Any]) -> Any:
         sample = torch.empty(

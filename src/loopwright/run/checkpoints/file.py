@@ -18,12 +18,13 @@ from safetensors import SafetensorError, TensorSpec, serialize
 from safetensors.torch import load
 
 from loopwright.errors import CheckpointDamagedError, CheckpointError, LoopwrightError
+from loopwright.run.checkpoints.checksum import checksum
 from loopwright.run.checkpoints.codec import tensor_bytes
 from loopwright.run.checkpoints.storage import Storage
 
 __all__ = ["TensorFiles", "iteration_of", "load_tensors", "read_body", "read_file", "reading"]
 
-FORMAT = 1
+FORMAT = 2
 _NONE = type(None)
 # what the JSON of a file is made of: a type, several, a list of one kind, a table with at least these entries, or one
 # of any names and one kind
@@ -44,9 +45,10 @@ _BODY: dict[str, Any] = {
             "values": (list, _NONE),
             "groups": (dict, _NONE),
             "iteration": int,
-            "history": list,
         }
     ],
+    "histories": [list],
+    "entries": [{"changed": list, "new": [str]}],
     "components": dict,
     "rng": list,
     "attributes": list,
@@ -97,7 +99,9 @@ def read_body(data: bytes, name: str) -> dict[str, Any]:
     try:
         length = int.from_bytes(data[:8], "little")
         written = json.loads(data[8 : 8 + length])["__metadata__"]
-        body: dict[str, Any] = {**json.loads(written.get("run", "{}")), **json.loads(written["loopwright"])}
+        body: dict[str, Any] = {}
+        for part in (written.get("run", "{}"), written.get("histories", "{}"), written["loopwright"]):
+            body |= json.loads(part)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointDamagedError(f"`{name}` is not a checkpoint: {error}") from error
     if body.get("format") != FORMAT:
@@ -107,6 +111,8 @@ def read_body(data: bytes, name: str) -> dict[str, Any]:
         wrong = "`places` in its header are not pairs"
     if not wrong and any((frame["values"] is None) != (frame["groups"] is None) for frame in body["frames"]):
         wrong = "`values` of a loop are without `groups`, or the other way round"
+    if not wrong and not len(body["frames"]) == len(body["histories"]) == len(body["entries"]):
+        wrong = "its loops have not a history and an entry each"
     if wrong:
         raise CheckpointDamagedError(f"`{name}` is not a checkpoint: {wrong}")
     return body
@@ -161,13 +167,13 @@ class TensorFiles:
         self._written: dict[tuple[Any, ...], tuple[str, str, torch.Tensor | None]] = {}
 
     def write(
-        self, iteration: int, run: str, body: dict[str, Any], tensors: dict[str, torch.Tensor]
+        self, iteration: int, parts: dict[str, str], body: dict[str, Any], tensors: dict[str, torch.Tensor]
     ) -> tuple[str, set[str]]:
         """Write one checkpoint.
 
         Args:
             iteration: after how many iterations.
-            run: the JSON of what is the same in all checkpoints of the run.
+            parts: what is written as JSON already: `run`, the same in all checkpoints of the run, and `histories`.
             body: what is in this one.
             tensors: the tensors that both refer to.
 
@@ -188,7 +194,7 @@ class TensorFiles:
                 new[key] = _plain(tensor)
         moved = {key: place for key, place in places.items() if place != ("", key)}
         body = {"format": FORMAT, **body, "places": moved}
-        data = _file(new, {"run": run, "loopwright": json.dumps(body, allow_nan=False)})
+        data = _file(new, {**parts, "loopwright": json.dumps(body, allow_nan=False)})
         name = file_name(iteration, data)
         try:
             self._storage.write(name, data)
@@ -226,13 +232,14 @@ def _file(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
 def _identity(tensor: torch.Tensor) -> tuple[tuple[Any, ...], torch.Tensor | None]:
     """What stays the same while nothing is written to a tensor, and the tensor if it must stay alive for that to hold.
 
-    In the memory of the CPU it is a digest, as writes through numpy or `.data` count no version.
+    In the memory of the CPU it is a digest. From elsewhere all elements would have to be brought there first; instead
+    they are added up where they are, as writes through `.data` count no version.
     """
     shape = (str(tensor.dtype), tuple(tensor.shape))
     if tensor.device.type == "cpu" or tensor.is_inference():
         return (*shape, hashlib.sha256(tensor_bytes(tensor).data).digest()), None
     where = (tensor.stride(), tensor.storage_offset(), str(tensor.device), tensor.untyped_storage().data_ptr())
-    return (*shape, *where, tensor._version), tensor
+    return (*shape, *where, tensor._version, checksum(tensor)), tensor
 
 
 def load_tensors(data: bytes, name: str) -> dict[str, torch.Tensor]:

@@ -13,23 +13,27 @@ import torch
 
 from loopwright.blocks import ModularPipelineBlocks, walk
 from loopwright.errors import CheckpointMismatchError
+from loopwright.run.checkpoints.checksum import checksum
 from loopwright.run.checkpoints.codec import class_key, tensor_bytes
 
-__all__ = ["compare", "component_fingerprint", "fingerprint"]
+__all__ = ["compare", "component_fingerprint", "fingerprint", "weights_digest"]
 
 # attributes of composites that say what the tree says, or say it to readers
 _OF_THE_TREE = ("block_classes", "block_names", "description")
-# how many elements of a tensor are looked at to see whether it is still the same
-_SAMPLED = 64
 # where a class, or an entry of a configuration, begins
 _BEGIN = re.compile(r':(?=\w)|[,{] |\{(?=")')
 _lock = threading.Lock()
 _digests: weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = weakref.WeakKeyDictionary()
 
 
-def fingerprint(pipeline: Any) -> dict[str, dict[str, str]]:
-    """The parts of a pipeline that its results depend on, each as a name and what is there."""
-    components = {name: component_fingerprint(component) for name, component in pipeline.components.items()}
+def fingerprint(pipeline: Any, anew: bool = False) -> dict[str, dict[str, str]]:
+    """The parts of a pipeline that its results depend on, each as a name and what is there.
+
+    Args:
+        pipeline: the pipeline.
+        anew: whether all weights are digested, also those whose digest is known.
+    """
+    components = {name: component_fingerprint(component, anew) for name, component in pipeline.components.items()}
     return {
         "block": {path or "the whole": _block(block) for path, block in walk(pipeline._blocks)},
         "component": components,
@@ -37,14 +41,14 @@ def fingerprint(pipeline: Any) -> dict[str, dict[str, str]]:
     }
 
 
-def component_fingerprint(component: Any) -> str:
-    """A component by its class, its configuration and its weights."""
+def component_fingerprint(component: Any, anew: bool = False) -> str:
+    """A component by its class, its configuration and its weights; see `fingerprint`."""
     described = "none" if component is None else class_key(type(component))
     config = getattr(component, "config", None)
     if config is not None:
         described += " " + _plain(config)
     if isinstance(component, torch.nn.Module):
-        described += " weights " + weights_digest(component)
+        described += " weights " + weights_digest(component, anew)
     return described
 
 
@@ -108,13 +112,21 @@ def _plain(config: Any) -> str:
     return json.dumps(config, sort_keys=True, default=lambda value: f"<{class_key(type(value))}>")
 
 
-def weights_digest(module: torch.nn.Module) -> str:
-    """A digest of all parameters and buffers; computed once, and again when one of them has changed."""
+def weights_digest(module: torch.nn.Module, anew: bool = False) -> str:
+    """A digest of all parameters and buffers.
+
+    It is computed once, and again when the checksum of one of them has changed: for these all elements are read, as
+    one call of the model does.
+
+    Args:
+        module: the module.
+        anew: whether it is computed in any case.
+    """
     tensors = [*module.named_parameters(), *module.named_buffers()]
-    stamp = [(name, tensor.data_ptr(), tensor.shape, _sample(tensor)) for name, tensor in tensors]
+    stamp = [(name, str(tensor.dtype), tensor.shape, _changes_with(tensor)) for name, tensor in tensors]
     with _lock:
         known = _digests.get(module)
-    if known is not None and known[0] == stamp:
+    if known is not None and known[0] == stamp and not anew:
         return known[1]
     digest = hashlib.sha256()
     for name, tensor in tensors:
@@ -126,10 +138,7 @@ def weights_digest(module: torch.nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
-def _sample(tensor: torch.Tensor) -> Any:
-    """What changes when a tensor does: its version, and, as writes through `.data` count none, some of its elements."""
+def _changes_with(tensor: torch.Tensor) -> Any:
+    """What changes when a tensor does: its version, and, as writes through `.data` count none, the sums of it."""
     version = None if tensor.is_inference() else tensor._version
-    if tensor.is_meta:
-        return version
-    flat = tensor.detach().reshape(-1)
-    return version, tensor_bytes(flat[:: max(1, len(flat) // _SAMPLED)]).tobytes()
+    return version if tensor.is_meta else (version, checksum(tensor))

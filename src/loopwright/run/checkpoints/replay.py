@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from loopwright.errors import CheckpointMismatchError, brief
+from loopwright.errors import CheckpointMismatchError, brief_pair
 from loopwright.run.checkpoints.checkpoint import Saved, classes_of, made_with
 from loopwright.run.checkpoints.codec import Decoder, same
 from loopwright.run.checkpoints.file import reading
@@ -29,14 +29,24 @@ class SavedFrame(NamedTuple):
     Attributes:
         variables: those of its iteration.
         values: those that its blocks shared; None if they worked on the state of the pipeline.
-        history: its small values after earlier iterations.
         written: the rest, as JSON.
     """
 
     variables: dict[str, Any]
     values: dict[str, Any] | None
-    history: History
     written: dict[str, Any]
+
+
+class SavedEntry(NamedTuple):
+    """What a loop found when it began, where that was another when the run was saved.
+
+    Attributes:
+        changed: name, value, and the number of the object that it was, if that was changed itself.
+        new: names that there were not yet.
+    """
+
+    changed: list[tuple[str, Any, int | None]]
+    new: list[str]
 
 
 class Contents(NamedTuple):
@@ -46,6 +56,7 @@ class Contents(NamedTuple):
         generators: those that the run began with, by name.
         values: those of the pipeline's state.
         frames: the loops that were running, outermost first.
+        entries: what each of them found.
         components: the attributes of the components of the run.
         rng: the global random states.
         attributes: what blocks assigned to the run's view of the pipeline.
@@ -54,6 +65,7 @@ class Contents(NamedTuple):
     generators: dict[str, list[torch.Generator]]
     values: dict[str, Any]
     frames: list[SavedFrame]
+    entries: list[SavedEntry]
     components: dict[str, dict[str, Any]]
     rng: dict[str, Any]
     attributes: dict[str, Any]
@@ -75,6 +87,9 @@ class Replay:
         self._frames: list[dict[str, Any]] = saved.body["frames"]
         # one object for each, as the wrapper of a loop may hold it
         self._generators: dict[int, torch.Generator] = {}
+        self._containers: dict[int, Any] = {}
+        with reading(saved.name):
+            self._histories = [History.read(changes) for changes in saved.body["histories"]]
         self.names = [name for frame in self._frames for name in frame["names"]]
 
     @property
@@ -96,10 +111,23 @@ class Replay:
         return index
 
     def state(self) -> PipelineState:
-        """The state of the pipeline as it was saved."""
-        contents, groups = self._contents(), self._saved.body["state"]["groups"]
+        """The state of the pipeline as it was when the outermost loop that was running began."""
+        contents, groups = self._contents(in_place=True), self._saved.body["state"]["groups"]
         self._view.__dict__.update(contents.attributes)
+        if contents.entries:
+            self._put(contents.entries[0], contents.values)
         return PipelineState(contents.values, {kind: list(names) for kind, names in groups.items()})
+
+    def _put(self, entry: SavedEntry, values: dict[str, Any]) -> None:
+        """Have values be those that a loop found, in the objects that it found."""
+        for name in entry.new:
+            values.pop(name, None)
+        for name, value, number in entry.changed:
+            known = None if number is None else self._containers.get(number)
+            if known is not None and type(known) is type(value):
+                known.clear()
+                known.extend(value) if isinstance(value, list) else known.update(value)
+            values[name] = value if known is None or type(known) is not type(value) else known
 
     def start(self) -> Start:
         """What the run began with, with the generators as this run has them."""
@@ -127,9 +155,9 @@ class Replay:
         saved = self._contents().frames[depth].variables
         for name in [*saved, *(name for name in variables if name not in saved)]:
             if name not in variables or name not in saved or not same(variables[name], saved[name]):
-                was, now = (
-                    f"{name}={brief(given[name])}" if name in given else f"no `{name}`" for given in (saved, variables)
-                )
+                now, was = brief_pair(variables.get(name), saved.get(name))
+                now = f"{name}={now}" if name in variables else f"no `{name}`"
+                was = f"{name}={was}" if name in saved else f"no `{name}`"
                 raise CheckpointMismatchError(
                     f"iteration {index} of loop `{path}` had {was} when it was saved, and now has {now}: "
                     f"{self._reason()}"
@@ -145,18 +173,24 @@ class Replay:
             frames: the frames of the loops, outermost first.
             state: the state of the pipeline.
         """
-        contents = self._contents()
-        reached = len(frames) == self.depth and frames[-1].index == self.index(self.depth - 1)
-        self._restore_state(state, contents, reached)
-        for depth, (frame, saved) in enumerate(zip(frames, contents.frames, strict=False)):
-            self._restore_frame(frame, saved, depth, contents)
+        depth = len(frames)
+        is_there = frames[-1].index == self.index(depth - 1)
+        # a wrapper may hold what it found: from here on it goes on with that
+        contents = self._contents(in_place=is_there)
+        reached = is_there and depth == self.depth
+        if reached or any(saved.values is None for saved in contents.frames[:depth]):
+            self._restore_state(state, contents)
+        for number, (frame, saved) in enumerate(zip(frames, contents.frames, strict=False)):
+            self._restore_frame(frame, saved, number, contents)
+        if not is_there:
+            self.rewind(frames[-1], depth - 1)
+        elif not reached:
+            self._enter(frames[-1], depth, contents)
         if not reached:
-            if frames[-1].index < self.index(len(frames) - 1):
-                self.rewind(frames[-1], len(frames) - 1, contents)
             return
-        for frame, saved in zip(frames, contents.frames, strict=True):
+        for frame, saved, changes in zip(frames, contents.frames, self._saved.body["histories"], strict=True):
             frame.ended = saved.written["ended"]
-            frame.history = saved.history
+            frame.history = History.read(changes)
         for name, attributes in contents.components.items():
             component = getattr(self._view, name)
             for attribute in vars(component).keys() - made_with(component):
@@ -167,15 +201,23 @@ class Replay:
             for name, rng in contents.rng.items():
                 _set_global_rng(name, rng)
 
-    def rewind(self, frame: Frame, depth: int, contents: Contents | None = None) -> None:
+    def rewind(self, frame: Frame, depth: int) -> None:
         """Set the small values of a loop to what they were after its current iteration."""
-        saved = (contents or self._contents()).frames[depth]
-        saved.history.restore(frame.index, frame.values)
+        self._histories[depth].restore(frame.index, frame.values)
 
-    def _restore_state(self, state: PipelineState, contents: Contents, reached: bool) -> None:
-        if reached:
-            state.values.clear()
-            state.values.update(contents.values)
+    def _restore_state(self, state: PipelineState, contents: Contents) -> None:
+        state.values.clear()
+        state.values.update(contents.values)
+
+    def _enter(self, frame: Frame, depth: int, contents: Contents) -> None:
+        """In a loop that is where it was, the next one inside of it is about to begin.
+
+        Args:
+            frame: the loop.
+            depth: how many loops are around the next one.
+            contents: what was saved.
+        """
+        self._put(contents.entries[depth], frame.values)
 
     def _restore_frame(self, frame: Frame, saved: SavedFrame, depth: int, contents: Contents) -> None:
         record = loop_record(frame.state)
@@ -186,12 +228,13 @@ class Replay:
             frame.values.update({**saved.values, **bars})
             record.groups = {kind: list(names) for kind, names in saved.written["groups"].items()}
 
-    def _contents(self) -> Contents:
+    def _contents(self, in_place: bool = False) -> Contents:
         with reading(self._saved.name):
-            return self._read()
+            return self._read(in_place)
 
-    def _read(self) -> Contents:
-        body, decoder = self._saved.body, self._decoder()
+    def _read(self, in_place: bool) -> Contents:
+        body = self._saved.body
+        decoder = self._decoder(self._containers if in_place else None)
         decode = decoder.decode
 
         def decoded(pairs: list[Any]) -> dict[str, Any]:
@@ -204,16 +247,20 @@ class Replay:
             SavedFrame(
                 decoded(frame["variables"]),
                 None if frame["values"] is None else decoded(frame["values"]),
-                History.decoded(frame["history"], decode),
                 frame,
             )
             for frame in self._frames
         ]
         components = {name: decoded(attributes) for name, attributes in body["components"].items()}
-        return Contents(generators, values, frames, components, decoded(body["rng"]), decoded(body["attributes"]))
+        rng, attributes = decoded(body["rng"]), decoded(body["attributes"])
+        entries = [
+            SavedEntry([(name, decode(value), number) for name, value, number in entry["changed"]], entry["new"])
+            for entry in body["entries"]
+        ]
+        return Contents(generators, values, frames, entries, components, rng, attributes)
 
-    def _decoder(self) -> Decoder:
-        return Decoder(self._saved.tensor, self._component, self._classes, self._generators)
+    def _decoder(self, containers: dict[int, Any] | None) -> Decoder:
+        return Decoder(self._saved.tensor, self._component, self._classes, self._generators, containers)
 
     def _component(self, name: str) -> Any:
         return getattr(self._view, name) if name in self._view._component_specs else None

@@ -41,6 +41,7 @@ class Start:
         except UnsavableValueError:
             # if it is still there at the end of the first iteration, it is an error then
             return unsaved
+        encoder.join()
         groups = {kind: list(names) for kind, names in state.kwargs_mapping.items()}
         tensors = {key: tensor.detach().clone() for key, tensor in encoder.tensors.items()}
         return cls({"values": values, "groups": groups}, tensors, unsaved.generators)
