@@ -70,7 +70,7 @@ bench: env ## measure against diffusers and write docs/performance.md
 	$(BIN)/python -m benchmarks
 
 .PHONY: bench-serving
-bench-serving: env ## measure the server against other ways to serve, and write docs/serving-performance.md: minutes
+bench-serving: env ## measure the server against other ways to serve, and write that part of docs/performance.md: minutes
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks.serving
 

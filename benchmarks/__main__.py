@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .measure import ROOT, Amount, Result
-from .report import document, row
+from .report import document, row, server_section
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 EMBEDDED_MODEL = ROOT / "src" / "loopwright" / "diffusion" / "embedded" / "model"
@@ -80,7 +80,10 @@ def main() -> int:
             print(row(result), f"({result.remark})" if result.remark else "", flush=True)
 
     if not options.names and not options.quick:
-        DOCUMENT.write_text(document(results, skipped), encoding="utf-8")
+        # what another command measures stays
+        kept = server_section(DOCUMENT.read_text(encoding="utf-8")) if DOCUMENT.is_file() else ""
+        text = document(results, skipped)
+        DOCUMENT.write_text(f"{text}\n{kept}" if kept else text, encoding="utf-8")
         print(f"{DOCUMENT.relative_to(ROOT)} is written")
     return int(any(result.passed is False for result in results))
 

@@ -28,6 +28,16 @@ project's own, and are checked at every release.
 """
 
 
+SERVER_BEGINS, SERVER_ENDS = "<!-- server:begin -->\n", "<!-- server:end -->\n"
+
+
+def server_section(page: str) -> str:
+    """The part of the page that `python -m benchmarks.serving` writes, with its marks; empty if it is not there."""
+    _, begin, rest = page.partition(SERVER_BEGINS)
+    text, end, _ = rest.partition(SERVER_ENDS)
+    return f"{begin}{text}{end}" if end else ""
+
+
 def document(results: Sequence[Result | Amount], skipped: Sequence[str]) -> str:
     """The whole of docs/performance.md."""
     text = INTRODUCTION.format(diffusers=importlib.metadata.version("diffusers"), machine=machine())

@@ -1,6 +1,7 @@
 """Many at once, over HTTP: `loopwright serve` against other ways to serve the same model.
 
-python -m benchmarks.serving writes docs/serving-performance.md and its plot. The load comes from a process of its own.
+python -m benchmarks.serving writes a part of docs/performance.md, and its plot. The load comes from a process of its
+own.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from typing import Any
 import httpx
 
 from .measure import ROOT
-from .report import machine
+from .report import SERVER_BEGINS, SERVER_ENDS, machine, server_section
 
-DOCUMENT = ROOT / "docs" / "serving-performance.md"
+DOCUMENT = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "pictures" / "serving.svg"
 OURS = "loopwright serve"
 PEERS = {
@@ -188,6 +189,17 @@ def forward_rates() -> dict[int, float]:
     return rates
 
 
+def warm_up(url: str, seconds: float) -> None:
+    """As many requests at a time as will come, so that what a server finds out once is found out."""
+    plan = {
+        "how": "saturate",
+        "seconds": seconds / 8,
+        "at_once": 2 * MAX_BATCH,
+        "requests": list(requests_of(5_000, 9)),
+    }
+    generate(url, plan)
+
+
 def plain_call() -> Callable[[dict[str, Any]], float]:
     """Takes the seconds of the plain call of a request, in this process."""
     import torch
@@ -214,7 +226,7 @@ def measure(names: Sequence[str], seconds: float, arrivals: int, alone: int) -> 
     facts: dict[str, Any] = {"rows": forward_rates()}
     for name in names:
         with server(name) as url:
-            generate(url, {"how": "one by one", "requests": single[:2]})
+            warm_up(url, seconds)
             if name == OURS:
                 # in turns, so that whatever else the machine does meets both
                 plain, facts["plain"] = plain_call(), []
@@ -234,7 +246,7 @@ def measure(names: Sequence[str], seconds: float, arrivals: int, alone: int) -> 
         plan = {"how": "arrive", "requests": poisson(share * ours.requests, arrivals, 2)}
         for name in names:
             with server(name) as url:
-                generate(url, {"how": "one by one", "requests": single[:2]})
+                warm_up(url, seconds)
                 load = served[name].arriving[share] = Load.of(generate(url, plan))
             p50, p95 = (at(load.latencies, percent) for percent in (50, 95))
             print(f"{name} at {share}: p50 {p50:.2f} s, p95 {p95:.2f} s", flush=True)
@@ -246,7 +258,7 @@ def at(values: Sequence[float], percent: int) -> float:
 
 
 def document(served: Sequence[Served], facts: dict[str, Any]) -> tuple[str, bool]:
-    """The page, and whether all bars are met."""
+    """The part of the page, and whether all bars are met."""
     ours, *others = served
     assert ours.saturated is not None
     ideal = facts["rows"][MAX_BATCH] / ROWS_PER_STEP
@@ -271,7 +283,7 @@ def document(served: Sequence[Served], facts: dict[str, Any]) -> tuple[str, bool
                     text = f"p{percent} {what} at {arriving:g} of saturation, against {other.name}: {below:.2f}"
                     verdicts.append((text, "< 1", below < 1))
     lines = [
-        "# Performance of the server",
+        "## The server",
         "",
         "<!-- Written by `python -m benchmarks.serving`, which measures. Do not edit by hand. -->",
         "",
@@ -354,7 +366,10 @@ def main() -> int:
     text, met = document(served, facts)
     print(text)
     if not given.short and given.only is None:
-        DOCUMENT.write_text(text, encoding="utf-8")
+        page = DOCUMENT.read_text(encoding="utf-8")
+        section = f"{SERVER_BEGINS}{text}{SERVER_ENDS}"
+        before = server_section(page)
+        DOCUMENT.write_text(page.replace(before, section) if before else f"{page}\n{section}", encoding="utf-8")
         PLOT.write_text(plot(served), encoding="utf-8")
         print(f"{DOCUMENT.relative_to(ROOT)} and {PLOT.relative_to(ROOT)} are written")
     return 0 if met else 1

@@ -45,8 +45,14 @@ def test_importing_the_classes_of_blocks_imports_the_standard_library_only() -> 
 
 @pytest.mark.parametrize(
     ("arguments", "allowed"),
-    [(["--help"], TYPER), (["--version"], TYPER), (["generate", "--help"], TYPER_PARAMETERS)],
-    ids=["loopwright --help", "loopwright --version", "loopwright generate --help"],
+    [
+        (["--help"], TYPER),
+        (["--version"], TYPER),
+        (["generate", "--help"], TYPER_PARAMETERS),
+        (["serve", "--help"], TYPER_PARAMETERS),
+        (["jobs", "watch", "--help"], TYPER_PARAMETERS),
+    ],
+    ids=lambda given: " ".join(["loopwright", *given]) if isinstance(given, list) else "",
 )
 def test_what_the_command_line_says_of_itself_takes_only_what_it_is_made_of(
     arguments: list[str], allowed: set[str]

@@ -75,7 +75,7 @@ def count(value: Any) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=150, help="of each operation and phase")
+    parser.add_argument("--examples", type=int, default=350, help="of each operation and phase")
     parser.add_argument("--least", type=int, default=5_000, help="requests that there must be")
     parser.add_argument("--short", action="store_true", help="a few examples")
     parser.add_argument("--seed", type=int, default=1)
@@ -85,7 +85,7 @@ def main() -> int:
         folder = Path(name)
         options = ["tests.server.pipelines:painting", "--max-batch", "4", "--max-steps", "5", "--max-pixels", "4096"]
         server = ServerProcess(folder / "data", None, options)
-        with server.http:
+        with server:
             code, requests, said = fuzz(str(server.http.base_url).rstrip("/"), examples, given.seed, folder)
             healthy = server.http.get("/healthz").status_code == 200
             ended = server.stop()

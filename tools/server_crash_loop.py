@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Self
 
 import httpx
 from tqdm import tqdm
@@ -178,6 +178,14 @@ class ServerProcess:
             raise RuntimeError(f"the server did not begin: {log.read_text()[-2000:]}")
         self.http = httpx.Client(base_url=line.strip().rpartition(" ")[2], timeout=PATIENCE)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+        if not self.has_died:
+            self.kill()
+
     @property
     def id(self) -> int:
         """Of the process."""
@@ -290,7 +298,7 @@ class CrashLoop:
         except Died:
             self.kills += 1
             return
-        with server.http:
+        with server:
             for _ in range(load):
                 job = work(self._number, self._most_steps)
                 self._number += 1
@@ -319,7 +327,7 @@ class CrashLoop:
         """Let all jobs end, and say what is wrong with them."""
         server = ServerProcess(self.data_dir, None, self.options)
         found = []
-        with server.http:
+        with server:
             shown = {job_id: ended(server, job_id) for job_id in self.answered}
             found += [
                 f"{job_id} is {job.get('status', 'lost')}: {job.get('error')}"
@@ -350,7 +358,7 @@ class CrashLoop:
         kinds = sorted(set(self.answered.values()))
         undisturbed = self.data_dir.with_name(self.data_dir.name + "-undisturbed")
         server = ServerProcess(undisturbed, None, self.options)
-        with server.http:
+        with server:
             ids = {kind: submit(server, kind) for kind in kinds}
             expected = {}
             for kind, job_id in ids.items():

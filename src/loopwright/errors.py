@@ -27,8 +27,8 @@
     └── StorageError (OSError)              the data folder of a server cannot be read or written
 
 An exception that a block raises by itself is not wrapped: it reaches the caller as it is, with a note of where it
-happened, and with `error.loopwright`, a `BlockLocation`, for code that wants to know. Where it comes from a component that
-is None, it is the cause of a `MissingComponentError`.
+happened, and with `error.loopwright`, a `BlockLocation`, for code that wants to know. Where it comes from a component
+that is None, it is the cause of a `MissingComponentError`.
 """
 
 from __future__ import annotations

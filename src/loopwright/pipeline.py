@@ -277,7 +277,7 @@ class ModularPipeline(ComponentOwner):
         try:
             plain = callbacks is checkpoint is timeout is progress is None and self._block_cache is None
             if plain and self._batch is None and not self._needs_exclusive():
-                with torch.no_grad(), one_encoding_at_a_time(c for _, c in self._uncopied_components()):
+                with torch.no_grad(), one_encoding_at_a_time(self._uncopied_components()):
                     run_state = run_whole(self._blocks, self._view(), run_state)
             else:
                 options = RunOptions.read(output, callbacks, checkpoint, timeout, progress)
@@ -421,7 +421,7 @@ class ModularPipeline(ComponentOwner):
 
     def _needs_exclusive(self) -> bool:
         """Whether a run has to have some of the components for itself at times."""
-        return needs_exclusive(component for _, component in self._uncopied_components())
+        return needs_exclusive(self._uncopied_components())
 
     def _own_components(self) -> dict[str, Any]:
         """The components of a view that the run has copied for itself."""

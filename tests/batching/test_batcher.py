@@ -341,21 +341,22 @@ def test_calls_outside_of_loops_share_the_forwards_for_which_they_wait(tiny: Any
     requests = [{"text": n, "steps": 2} for n in range(4)]
     alone = [tiny(**request, generator=torch.Generator().manual_seed(0)) for request in requests]
     tiny.decoder.decode = decode
-    after_loops = Turnstile()
+    first, others = Turnstile(), Turnstile()
     with batched(tiny) as b:
         runs = [
             b.start(
                 **request,
                 generator=torch.Generator().manual_seed(0),
-                callbacks=lambda event, n=n: after_loops() if n and event.index == 1 else None,
+                callbacks=lambda event, n=n: (others if n else first)() if event.index == 1 else None,
             )
             for n, request in enumerate(requests)
         ]
-        for _ in range(3):
-            after_loops.wait()
+        for at_end_of_loop in (first, others, others, others):
+            at_end_of_loop.wait()
         # the forward of the first goes on while the others come
+        first.let_go()
         turnstile.wait()
-        after_loops.let_go(3)
+        others.let_go(3)
         while b.report().queued < 3:
             pass
         turnstile.let_go()

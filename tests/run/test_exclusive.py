@@ -17,6 +17,7 @@ from diffusers.hooks import FirstBlockCacheConfig, LayerSkipConfig
 from diffusers.models.cache_utils import CacheMixin
 
 from loopwright import ComponentSpec, InputParam, ModularPipelineBlocks, OutputParam
+from loopwright.components import turns
 from loopwright.components.guarded import KEEPS_VALUES
 from loopwright.errors import RunCancelledError
 from loopwright.run.exclusive import needs_exclusive
@@ -212,6 +213,19 @@ def test_an_autoencoder_that_blocks_compute_with_in_float32_has_one_block_at_a_t
         assert [images.dtype for images in together] == [torch.float32] * len(latents)
         assert all(map(torch.equal, together, alone))
     assert half_precision.vae.dtype == torch.float16
+
+
+def test_nobody_takes_an_autoencoder_while_its_dtype_is_looked_at(half_precision: Any, monkeypatch: Any) -> None:
+    """Otherwise a run that takes it, and computes in float32 with it, would make it look as if it were always so."""
+    parameters, could = half_precision.vae.parameters, []
+
+    def looked_at(*arguments: Any) -> Any:
+        could.extend(in_threads(lambda: turns._changed.acquire(blocking=False)))
+        return parameters(*arguments)
+
+    monkeypatch.setattr(half_precision.vae, "parameters", looked_at)
+    assert needs_exclusive([half_precision.vae])
+    assert could == [False]
 
 
 def test_a_block_that_fails_leaves_the_autoencoder_in_its_own_dtype(half_precision: Any) -> None:

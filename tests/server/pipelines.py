@@ -84,6 +84,8 @@ class Begin(ModularPipelineBlocks):
         if block_state.trouble == "memory":
             raise MemoryError
         block_state.value = torch.rand(3, generator=first_of(block_state.generator))
+        if block_state.tint is not None and tuple(block_state.tint.shape) != (3,):
+            raise InvalidInputError(f"`tint` has the shape {tuple(block_state.tint.shape)}; it must be (3,)")
         if block_state.tint is not None:
             block_state.value = block_state.value + block_state.tint
         self.set_block_state(state, block_state)

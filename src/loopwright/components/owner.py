@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from os import PathLike
@@ -224,15 +223,15 @@ class ComponentOwner(StoredComponents):
 
     # Devices and dtypes
 
-    def _uncopied_components(self) -> Iterator[tuple[str, Any]]:
-        """The components by name, without the copies that a run makes of some when they are first asked for."""
+    def _uncopied_components(self) -> list[Any]:
+        """The components in order, without the copies that a run makes of some when they are first asked for."""
         own = self.__dict__
         originals = own.get("_originals", own)
-        for name in self._component_specs:
-            yield name, own[name] if name in own else originals.get(name)
+        return [own[name] if name in own else originals.get(name) for name in self._component_specs]
 
     def _modules(self) -> list[torch.nn.Module]:
-        return [getattr(self, name) for name, c in self._uncopied_components() if isinstance(c, torch.nn.Module)]
+        named = zip(self._component_specs, self._uncopied_components(), strict=True)
+        return [getattr(self, name) for name, component in named if isinstance(component, torch.nn.Module)]
 
     @property
     def device(self) -> torch.device:

@@ -36,6 +36,7 @@ __all__ = [
     "lent",
     "owned",
     "together",
+    "undisturbed",
     "vacated",
 ]
 
@@ -334,6 +335,11 @@ def current_run() -> Any:
 def is_holding(run: Any) -> bool:
     """Whether others may be waiting for a run."""
     return run in _passed
+
+
+def undisturbed() -> AbstractContextManager[Any]:
+    """A context in which nobody takes a model alone, or gives one back."""
+    return _changed
 
 
 def has_owner(model: torch.nn.Module) -> bool:

@@ -77,6 +77,7 @@ def waits_for(waiting: int, other: int, thorough: bool = True) -> bool:
         todo.extend(_awaited.get(current, ()))
         threads, futures = _waited_for(frames.get(current))
         todo.extend(threads)
+        futures.discard(None)
         if futures:
             todo.extend(ident for ident, frame in frames.items() if futures & _works_at(frame))
     return False
@@ -120,7 +121,7 @@ def _waited_for(frame: FrameType | None) -> tuple[set[int], set[Any]]:
         if code is _JOIN:
             threads.add(frame.f_locals["self"].ident)
         elif code is _RESULT or code is _EXCEPTION:
-            futures.add(frame.f_locals.get("self"))
+            futures.add(frame.f_locals["self"])
         elif code is _WAIT:
             futures.update(frame.f_locals["fs"])
         elif code is _AS_COMPLETED:
@@ -134,7 +135,8 @@ def _works_at(frame: FrameType | None) -> set[Any]:
     futures: set[Any] = set()
     while frame is not None:
         if frame.f_code is _WORK:
-            futures.add(frame.f_locals["self"].future)
+            # None once it has failed
+            futures.add(getattr(frame.f_locals["self"], "future", None))
         elif frame.f_code is _WORKER:
             futures.update(_queued(frame.f_locals["work_queue"]))
         frame = frame.f_back

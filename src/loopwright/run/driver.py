@@ -43,8 +43,8 @@ class Frame:
         outer_depth: how many of these lead to the loop around it.
         trace_depth: how many calls and iterations the trace has in progress between its iterations.
         ended: whether it is to have no more iterations.
-        entry: what it found when it began, and
-        history: its small values after each iteration, for a run that is saved.
+        entry: what it found when it began, for a run that is saved.
+        history: its small values after each iteration, likewise.
     """
 
     __slots__ = (

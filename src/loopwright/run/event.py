@@ -56,9 +56,9 @@ class Event:
         """What the result would be if the loop ended now, and the loops around it.
 
         Runs the blocks that follow on a copy of the values, with copies of schedulers, guiders and generators, and of
-        what blocks put on `components`: the run itself is not changed by it, and the global random generators are put back, which concerns every other run that
-        draws from them meanwhile. It shows the run as it is when it is called. What the code of a loop itself does
-        after its last iteration is left out.
+        what blocks put on `components`: the run itself is not changed by it, and the global random generators are put
+        back, which concerns every other run that draws from them meanwhile. It shows the run as it is when it is
+        called. What the code of a loop itself does after its last iteration is left out.
 
         Args:
             output: as for a call of the pipeline: a name, a list of names, or None for the state.

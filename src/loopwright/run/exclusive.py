@@ -34,7 +34,7 @@ from diffusers.hooks import HookRegistry
 from loopwright.blocks import LoopSequentialPipelineBlocks
 from loopwright.components.guarded import comes_in_parts, guard, is_cached, keeps_values, moves_others, unguard
 from loopwright.components.offload import is_offloaded
-from loopwright.components.turns import acting_as, alone, at_work, has_owner, is_holding, keeping
+from loopwright.components.turns import acting_as, alone, at_work, has_owner, is_holding, keeping, undisturbed
 
 __all__ = ["KEEPS_A_MODEL", "SWITCHES_PRECISION", "Exclusive", "needs_exclusive"]
 
@@ -60,7 +60,8 @@ def _is_changed_by_blocks(model: torch.nn.Module) -> bool:
     if config is None or not config.get("force_upcast"):
         return False
     # in float32 it may be because of another run that has it alone at this moment
-    return has_owner(model) or next(model.parameters()).dtype is not torch.float32
+    with undisturbed():
+        return has_owner(model) or next(model.parameters()).dtype is not torch.float32
 
 
 @lru_cache(maxsize=1024)

@@ -127,7 +127,7 @@ class Execution:
                 torch.no_grad(),
                 nullcontext() if self._presence is None else self._presence.active(),
                 watched_models(self.view, self._before_model),
-                one_encoding_at_a_time(component for _, component in self.view._uncopied_components()),
+                one_encoding_at_a_time(self.view._uncopied_components()),
                 nullcontext() if self._exclusive is None else self._exclusive.active(),
                 self.trace.running(memory_gauge(self.view)),
             ):

@@ -41,7 +41,9 @@ def _has_no_tokenizer(cls: Any) -> bool:
 
 def _tokenizers(components: Iterable[Any]) -> dict[int, Any]:
     """The fast tokenizers among components, and in processors among them, by their ids."""
-    others = [component for component in components if not _has_no_tokenizer(type(component))]
+    others = [component for component in components if not _has_no_tokenizer(type(component))]  # type: ignore[arg-type]
+    if not others:
+        return {}
     held = [value for component in others for value in (component, getattr(component, "tokenizer", None))]
     return {id(value): value for value in held if _is_fast_tokenizer(type(value))}  # type: ignore[arg-type]
 

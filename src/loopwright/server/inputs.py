@@ -184,8 +184,8 @@ class PipelineInputs:
             if _PROMPT in name and schema.get("type") == "string":
                 several = {"type": "array", "items": schema, "minItems": 1, "maxItems": limits.images}
                 schema = {"anyOf": [schema, several]}
-            if "enum" not in schema and name not in self.required:
-                schema = {"anyOf": [schema, {"type": "null"}]}
+        if kind is not ANY and name not in self.required:
+            schema = {"anyOf": [schema, {"type": "null"}]}
         return schema
 
     def _require_known(self, name: str, where: str) -> None:

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from loopwright.errors import CheckpointDamagedError, UnsavableValueError
-from loopwright.run.checkpoints.codec import Decoder, Encoder, same, savable_classes
+from loopwright.run.checkpoints.comparison import same
+from loopwright.run.checkpoints.decoder import Decoder
+from loopwright.run.checkpoints.encoder import Encoder, savable_classes
 
 
 class Colour(enum.Enum):

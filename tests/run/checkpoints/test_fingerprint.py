@@ -11,7 +11,7 @@ from diffusers import EulerDiscreteScheduler
 
 from loopwright import ComponentSpec, ConfigSpec, InputParam, ModularPipelineBlocks, SequentialPipelineBlocks
 from loopwright.errors import CheckpointMismatchError
-from loopwright.run.checkpoints.codec import tensor_bytes
+from loopwright.run.checkpoints.comparison import tensor_bytes
 from loopwright.run.checkpoints.fingerprint import weights_digest
 from tests.blocks.arithmetic import Add, AddOne, Double, Repeat
 from tests.run.checkpoints.storages import saved_run

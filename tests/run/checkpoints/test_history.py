@@ -12,7 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopwright.run.checkpoints.codec import Decoder, Encoder, same
+from loopwright.run.checkpoints.comparison import same
+from loopwright.run.checkpoints.decoder import Decoder
+from loopwright.run.checkpoints.encoder import Encoder
 from loopwright.run.checkpoints.history import Entry, History
 
 SCALARS = st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=4) | st.binary(max_size=2)
@@ -108,6 +110,32 @@ def test_only_what_changes_is_written(change: Any, start: Any) -> None:
 def test_what_stays_is_written_once() -> None:
     lengths = written_for(lambda value, i: copy.deepcopy(value), {"a": [1, 2.5, "text", None, torch.ones(2)]}, 50)
     assert lengths[0] == lengths[-1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value, i: f"{i} " * 1500,
+        lambda value, i: bytes([i % 256]) * 3000,
+        lambda value, i: [i + part for part in range(900)],
+    ],
+    ids=["text", "bytes", "list"],
+)
+def test_what_is_another_altogether_each_time_is_left_out(change: Any) -> None:
+    lengths = written_for(change, None, 200)
+    assert max(lengths) < 70_000 + 200 * 1100
+    assert lengths[-1] < 100
+    history = History()
+    for index in range(200):
+        history.note(index, {"value": change(None, index), "count": index})
+    read = read_back(read_back(history))
+    found = {"value": "as it was saved", "count": 199}
+    read.restore(20, found)
+    assert found == {"value": "as it was saved", "count": 20}
+    read = read_back(history)
+    read.note(200, {"value": 1, "count": 200})
+    assert read_back(read).written == read.written
+    assert "value" not in json.dumps(json.loads(read.written)["changes"])
 
 
 @pytest.mark.parametrize("count", [17, 9_000])

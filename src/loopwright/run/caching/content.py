@@ -16,7 +16,8 @@ from PIL import Image
 
 from loopwright.blocks import ModularPipelineBlocks
 from loopwright.errors import UnsavableValueError
-from loopwright.run.checkpoints.codec import Encoder, class_key, tensor_bytes
+from loopwright.run.checkpoints.comparison import tensor_bytes
+from loopwright.run.checkpoints.encoder import Encoder, class_key
 
 __all__ = ["Classes", "Content", "Incomparable", "Place", "aliases", "clusters", "digest"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from loopwright.run.checkpoints.codec import tensor_bytes
+from loopwright.run.checkpoints.comparison import tensor_bytes
 from loopwright.run.checkpoints.fingerprint import weights_digest
 
 __all__ = ["description"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from loopwright.run.checkpoints.checkpoint import Saved
-from loopwright.run.checkpoints.codec import same
+from loopwright.run.checkpoints.comparison import same
 from loopwright.run.checkpoints.replay import Contents, Replay, SavedFrame
+from loopwright.run.checkpoints.saved import Saved
 from loopwright.run.checkpoints.start import generators_in
 from loopwright.state import PipelineState
 

@@ -1,4 +1,4 @@
-"""`Checkpoint`: where and how often a run is saved; writing it, and finding it again."""
+"""`Checkpoint`: where and how often a run is saved; and saving it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ import torch
 
 from loopwright.blocks import walk
 from loopwright.errors import (
-    CheckpointDamagedError,
     CheckpointError,
     InvalidInputError,
     UnsavableValueError,
     kind_of,
 )
-from loopwright.run.checkpoints.codec import Encoder, savable_classes
-from loopwright.run.checkpoints.file import TensorFiles, iteration_of, load_tensors, read_body, read_file
+from loopwright.run.checkpoints.encoder import Encoder, savable_classes
+from loopwright.run.checkpoints.file import TensorFiles, checkpoints_in, iteration_of, read_body, read_file
 from loopwright.run.checkpoints.fingerprint import fingerprint
 from loopwright.run.checkpoints.history import Entry, History
 from loopwright.run.checkpoints.start import Start
@@ -36,7 +35,7 @@ from loopwright.run.driver import Frame, LoopDriver
 from loopwright.run.scope import is_run_scoped
 from loopwright.state import PipelineState, is_progress_bar, loop_record
 
-__all__ = ["Checkpoint", "Recorder", "Saved", "classes_of", "made_with", "read_saved"]
+__all__ = ["Checkpoint", "Recorder", "classes_of", "made_with"]
 
 # the configuration of a scheduler or guider is not its state, and is compared by the fingerprint
 _CONFIGURATION = ("_internal_dict",)
@@ -71,7 +70,7 @@ class Checkpoint:
         classes: Sequence[type] = (),
         seconds: float = 0.0,
     ) -> None:
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+        if type(seconds) not in (int, float) or not seconds >= 0:
             raise InvalidInputError(f"`seconds` of a `Checkpoint` is {seconds!r}; it must be 0 or more")
         for name, value in (("every", every), ("keep", keep)):
             if value is not None and (type(value) is not int or value < 1):
@@ -143,7 +142,7 @@ class Recorder:
 
     def _require_free(self) -> None:
         storage = self._checkpoint.storage
-        if _checkpoints_in(storage):
+        if checkpoints_in(storage):
             raise CheckpointError(
                 f"{storage} already holds a run: go on with it by `pipe.resume({str(storage)!r})`, or take another "
                 f"folder"
@@ -151,7 +150,7 @@ class Recorder:
 
     def _take_over(self, resumed: int) -> None:
         """Count the files that are there as this run's, but for those beyond the point that it goes on from."""
-        for iteration, name in _checkpoints_in(self._checkpoint.storage):
+        for iteration, name in checkpoints_in(self._checkpoint.storage):
             if iteration > resumed:
                 self._remove(name)
                 continue
@@ -200,7 +199,7 @@ class Recorder:
         encoder = self._encoder()
         body = {"iteration": driver.iterations, **self._encoded(driver, encoder)}
         tensors = {**encoder.tensors, **self._start.tensors}
-        histories = ", ".join(frame.history.written if frame.history else "[]" for frame in driver.frames)
+        histories = ", ".join((frame.history or History()).written for frame in driver.frames)
         parts = {"run": self._unchanging, "histories": f'{{"histories": [{histories}]}}'}
         name, references = self._files.write(driver.iterations, parts, body, tensors)
         for older in [older for older in self._references if iteration_of(older) == driver.iterations]:
@@ -333,88 +332,3 @@ def _global_rng() -> dict[str, Any]:
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = torch.cuda.get_rng_state_all()
     return states
-
-
-class Saved:
-    """A checkpoint that was read.
-
-    Attributes:
-        name: the name of its file.
-        body: its JSON.
-    """
-
-    def __init__(self, storage: Storage, name: str) -> None:
-        self.storage, self.name = storage, name
-        data = read_file(storage, name)
-        self.body = read_body(data, name)
-        self._tensors = {"": load_tensors(data, name)}
-        for file in {file for file, _ in self.body["places"].values() if file}:
-            self._tensors[file] = load_tensors(read_file(storage, file), file)
-
-    @property
-    def iteration(self) -> int:
-        iteration: int = self.body["iteration"]
-        return iteration
-
-    def tensor(self, key: str) -> torch.Tensor:
-        file, stored = self.body["places"].get(key, ("", key))
-        if stored not in self._tensors.get(file, ()):
-            raise CheckpointDamagedError(f"`{self.name}` holds no tensor `{key}`")
-        return self._tensors[file][stored]
-
-    def start_tensors(self) -> dict[str, torch.Tensor]:
-        """The tensors of what the run began with."""
-        keys = [*self._tensors[""], *self.body["places"]]
-        return {key: self.tensor(key) for key in keys if key.startswith("start")}
-
-
-def _checkpoints_in(storage: Storage) -> list[tuple[int, str]]:
-    """The checkpoints in a folder: iteration and name of each, the earliest first."""
-    found = ((iteration_of(name), name) for name in storage.names())
-    return sorted((iteration, name) for iteration, name in found if iteration is not None)
-
-
-def read_saved(storage: Storage, at: int | None = None, fall_back: bool = False) -> Saved:
-    """The last checkpoint in a folder, or the one after iteration `at`.
-
-    Args:
-        storage: the folder.
-        at: the number of iterations, of all loops, after which it was taken.
-        fall_back: whether an earlier one may be taken, with a warning, if the last one is damaged.
-
-    Raises:
-        CheckpointError: there is none.
-        CheckpointDamagedError: it is damaged.
-    """
-    by_iteration = dict(_checkpoints_in(storage))
-    numbers = list(by_iteration)
-    if not numbers:
-        raise CheckpointError(
-            f"{storage} holds no checkpoint: the run did not finish an iteration, or the folder is not that of a run"
-        )
-    if at is not None:
-        if at not in by_iteration:
-            raise CheckpointError(
-                f"{storage} holds no checkpoint after iteration {at}; it has {', '.join(map(str, numbers))}; "
-                f"`Checkpoint(..., keep=None)` keeps all of a run"
-            )
-        return Saved(storage, by_iteration[at])
-    try:
-        return Saved(storage, by_iteration[numbers[-1]])
-    except CheckpointError as error:
-        if not fall_back or len(numbers) == 1:
-            more = ""
-            if len(numbers) > 1:
-                more = "; the one before may be whole: `pipe.resume(..., fall_back=True)` goes on from there"
-            raise type(error)(f"{error}{more}") from error
-        for number in reversed(numbers[:-1]):
-            try:
-                saved = Saved(storage, by_iteration[number])
-            except CheckpointError:
-                continue
-            warnings.warn(
-                f"`{by_iteration[numbers[-1]]}` is damaged; the run goes on from iteration {number} instead",
-                stacklevel=2,
-            )
-            return saved
-        raise

@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from loopwright.run.checkpoints.codec import tensor_bytes
+from loopwright.run.checkpoints.comparison import tensor_bytes
 
 __all__ = ["checksum"]
 
@@ -25,7 +25,7 @@ def checksum(tensor: torch.Tensor) -> bytes:
     """
     if tensor.nbytes <= _SMALL or tensor.is_conj() or tensor.is_neg():
         return hashlib.sha256(tensor_bytes(tensor)).digest()
-    flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
+    flat = tensor.detach().as_subclass(torch.Tensor).contiguous().view(-1).view(torch.uint8)
     if flat.storage_offset() % 8:
         flat = flat.clone()
     words = flat[: flat.numel() // 8 * 8].view(torch.int64)

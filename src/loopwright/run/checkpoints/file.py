@@ -19,10 +19,10 @@ from safetensors.torch import load
 
 from loopwright.errors import CheckpointDamagedError, CheckpointError, LoopwrightError
 from loopwright.run.checkpoints.checksum import checksum
-from loopwright.run.checkpoints.codec import tensor_bytes
+from loopwright.run.checkpoints.comparison import tensor_bytes
 from loopwright.run.checkpoints.storage import Storage
 
-__all__ = ["TensorFiles", "iteration_of", "load_tensors", "read_body", "read_file", "reading"]
+__all__ = ["TensorFiles", "checkpoints_in", "iteration_of", "load_tensors", "read_body", "read_file", "reading"]
 
 FORMAT = 2
 _NONE = type(None)
@@ -47,7 +47,7 @@ _BODY: dict[str, Any] = {
             "iteration": int,
         }
     ],
-    "histories": [list],
+    "histories": [{"changes": list, "left out": [str]}],
     "entries": [{"changed": list, "new": [str]}],
     "components": dict,
     "rng": list,
@@ -61,6 +61,12 @@ def iteration_of(name: str) -> int | None:
     """The iteration that a file is named after; None for a file that is not a checkpoint."""
     match = _NAME.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def checkpoints_in(storage: Storage) -> list[tuple[int, str]]:
+    """The checkpoints in a folder: iteration and name of each, the earliest first."""
+    found = ((iteration_of(name), name) for name in storage.names())
+    return sorted((iteration, name) for iteration, name in found if iteration is not None)
 
 
 def file_name(iteration: int, data: bytes) -> str:

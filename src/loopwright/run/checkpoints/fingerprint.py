@@ -14,7 +14,8 @@ import torch
 from loopwright.blocks import ModularPipelineBlocks, walk
 from loopwright.errors import CheckpointMismatchError
 from loopwright.run.checkpoints.checksum import checksum
-from loopwright.run.checkpoints.codec import class_key, tensor_bytes
+from loopwright.run.checkpoints.comparison import tensor_bytes
+from loopwright.run.checkpoints.encoder import class_key
 
 __all__ = ["compare", "component_fingerprint", "fingerprint", "weights_digest"]
 

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from loopwright.errors import UnsavableValueError
-from loopwright.run.checkpoints.codec import Decoder, Encoder, same
+from loopwright.run.checkpoints.comparison import same
+from loopwright.run.checkpoints.decoder import Decoder
+from loopwright.run.checkpoints.encoder import Encoder
 
 __all__ = ["Entry", "History"]
 
@@ -23,6 +25,8 @@ __all__ = ["Entry", "History"]
 _MOST_ELEMENTS = 16
 # items of a container, with those inside of it
 _MOST_ITEMS = 10_000
+# characters that the changes of a value may take, at all and for each iteration
+_MOST_TEXT, _MOST_TEXT_EACH = 65_536, 1024
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
 _CONTAINERS = frozenset({list, tuple, dict})
 _ABSENT: Any = object()
@@ -31,13 +35,16 @@ _ABSENT: Any = object()
 class History:
     """The small values of one loop, each with the iterations after which it was another one than before.
 
-    Numbers, text, small tensors, and containers of these. Of a container or a text only what has changed is written.
+    Numbers, text, small tensors, and containers of these. Of a container or a text only what has changed is written. A
+    value whose changes take too much even so is left out, as are values that are large.
     """
 
     def __init__(self) -> None:
         # the values after the last iteration, and the changes until then as JSON
         self._values: dict[str, Any] = {}
-        self._written: list[str] = []
+        self._written: list[tuple[str, str]] = []
+        self._sizes: dict[str, int] = {}
+        self._left_out: set[str] = set()
         # of a history that was read: the changes, how many of them are in the values, and the last iteration in them
         self._changes: list[Any] = []
         self._names: list[str] = []
@@ -48,6 +55,8 @@ class History:
         for name in [name for name in self._values if name not in values]:
             self._forget(index, name)
         for name, value in values.items():
+            if name in self._left_out:
+                continue
             before = self._values.get(name, _ABSENT)
             if before is value and type(value) in _SCALARS:
                 continue
@@ -56,25 +65,41 @@ class History:
             try:
                 copy = _copied(value, _Room())
                 if before is _ABSENT or not same(before, copy):
-                    self._written.append(json.dumps([index, name, *_change(before, copy)], allow_nan=False))
+                    change = _change(before, copy)
                     self._values[name] = copy
+                    self._write(index, name, change)
             except (_TooLarge, UnsavableValueError):
                 self._forget(index, name)
 
     def _forget(self, index: int, name: str) -> None:
         if self._values.pop(name, _ABSENT) is not _ABSENT:
-            self._written.append(json.dumps([index, name]))
+            self._write(index, name, [])
+
+    def _write(self, index: int, name: str, change: list[Any]) -> None:
+        text = json.dumps([index, name, *change], allow_nan=False)
+        self._written.append((name, text))
+        self._sizes[name] = self._sizes.get(name, 0) + len(text)
+        if self._sizes[name] > _MOST_TEXT + _MOST_TEXT_EACH * index:
+            self._left_out.add(name)
+            self._values.pop(name, None)
+            self._written = [entry for entry in self._written if entry[0] != name]
 
     @property
     def written(self) -> str:
-        """The JSON of all changes: `[[iteration, name, what it is from then on], ...]`."""
-        return f"[{', '.join(self._written)}]"
+        """As JSON: `changes` are iteration, name, and what it is from then on; `left out` are names."""
+        changes = ", ".join([text for _, text in self._written])
+        return f'{{"left out": {json.dumps(sorted(self._left_out))}, "changes": [{changes}]}}'
 
     @classmethod
-    def read(cls, changes: list[Any]) -> History:
+    def read(cls, written: dict[str, Any]) -> History:
         """What was written."""
-        history = cls()
-        history._changes, history._written = changes, [json.dumps(change) for change in changes]
+        history, changes = cls(), written["changes"]
+        history._left_out = set(written["left out"])
+        history._changes = changes
+        for change in changes:
+            name, text = change[1], json.dumps(change)
+            history._written.append((name, text))
+            history._sizes[name] = history._sizes.get(name, 0) + len(text)
         history._names = list({name: None for _, name, *_ in changes})
         history._go_to(max((index for index, *_ in changes), default=-1))
         return history

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from loopwright.errors import CheckpointMismatchError, brief_pair
-from loopwright.run.checkpoints.checkpoint import Saved, classes_of, made_with
-from loopwright.run.checkpoints.codec import Decoder, same
+from loopwright.run.checkpoints.checkpoint import classes_of, made_with
+from loopwright.run.checkpoints.comparison import same
+from loopwright.run.checkpoints.decoder import Decoder
 from loopwright.run.checkpoints.file import reading
 from loopwright.run.checkpoints.history import History
+from loopwright.run.checkpoints.saved import Saved
 from loopwright.run.checkpoints.start import Start
 from loopwright.state import PipelineState, is_progress_bar, loop_record
 
@@ -89,7 +91,7 @@ class Replay:
         self._generators: dict[int, torch.Generator] = {}
         self._containers: dict[int, Any] = {}
         with reading(saved.name):
-            self._histories = [History.read(changes) for changes in saved.body["histories"]]
+            self._histories = [History.read(written) for written in saved.body["histories"]]
         self.names = [name for frame in self._frames for name in frame["names"]]
 
     @property
@@ -188,9 +190,9 @@ class Replay:
             self._enter(frames[-1], depth, contents)
         if not reached:
             return
-        for frame, saved, changes in zip(frames, contents.frames, self._saved.body["histories"], strict=True):
+        for frame, saved, written in zip(frames, contents.frames, self._saved.body["histories"], strict=True):
             frame.ended = saved.written["ended"]
-            frame.history = History.read(changes)
+            frame.history = History.read(written)
         for name, attributes in contents.components.items():
             component = getattr(self._view, name)
             for attribute in vars(component).keys() - made_with(component):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from loopwright.errors import UnsavableValueError
-from loopwright.run.checkpoints.codec import Encoder
+from loopwright.run.checkpoints.encoder import Encoder
 from loopwright.state import PipelineState
 
 __all__ = ["Start", "generators_in"]
