@@ -18,11 +18,13 @@ import torch
 import loopwright.modular_pipelines as ours
 from loopwright import ModularPipeline
 from loopwright.errors import (
+    BlockTypeError,
     CheckError,
     MissingComponentError,
     MissingInputError,
     UnknownComponentError,
     UnknownInputError,
+    UnknownNameError,
     UnknownValueError,
 )
 
@@ -418,3 +420,75 @@ def test_an_unknown_component_is_an_error_and_a_warning_there(method: str, log: 
     pipe: ModularPipeline = OURS.Block().init_pipeline()
     with pytest.raises(UnknownComponentError, match="`model`"):
         getattr(pipe, method)(model=None)
+
+
+class Likeness:
+    """Looks like a block to who asks for `_requirements`, and is none."""
+
+    _requirements: dict[str, str] = {}
+
+
+@row("a class that is no subclass of `ModularPipelineBlocks`")
+def test_a_class_that_is_no_block_is_refused_and_kept_there() -> None:
+    theirs.SequentialPipelineBlocks.from_blocks_dict({"block": Likeness()})
+    with pytest.raises(BlockTypeError):
+        ours.SequentialPipelineBlocks.from_blocks_dict({"block": Likeness()})
+
+
+def loading(library: ModuleType, manager: Any, folder: Path) -> Any:
+    """A pipeline whose model comes from a folder, with the manager that shares it."""
+
+    class Block(library.ModularPipelineBlocks):
+        expected_components = [
+            library.ComponentSpec("vae", diffusers.AutoencoderTiny, pretrained_model_name_or_path=str(folder))
+        ]
+
+    pipe = library.SequentialPipelineBlocks.from_blocks_dict({"block": Block()}).init_pipeline(
+        components_manager=manager, collection="shared"
+    )
+    pipe.load_components()
+    return pipe
+
+
+@pytest.fixture
+def vae_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "vae"
+    one = {f"{part}_block_out_channels": (4,) for part in ("encoder", "decoder")}
+    blocks = {f"num_{part}_blocks": (1,) for part in ("encoder", "decoder")}
+    diffusers.AutoencoderTiny(**one, **blocks).save_pretrained(folder)
+    return folder
+
+
+@row("`load_components` takes from the `ComponentsManager`")
+def test_what_a_manager_has_is_not_loaded_again(vae_folder: Path) -> None:
+    for library, is_shared in ((theirs, False), (ours, True)):
+        manager = library.ComponentsManager()
+        first, second = (loading(library, manager, vae_folder) for _ in range(2))
+        assert (first.vae is second.vae) is is_shared
+
+
+@row("a name, id or collection that a `ComponentsManager` does not have")
+def test_a_collection_that_a_manager_does_not_have(vae_folder: Path) -> None:
+    model = diffusers.AutoencoderTiny.from_pretrained(vae_folder)
+    managers = {library: library.ComponentsManager() for library in (theirs, ours)}
+    for manager in managers.values():
+        manager.add("vae", model, collection="shared")
+    managers[theirs].remove_from_collection("absent", "shared")
+    with pytest.raises(UnknownNameError):
+        managers[ours].remove_from_collection("absent", "shared")
+
+
+@row("offloading goes on as it was set up when components come and go")
+def test_a_strategy_of_ones_own_stays_when_a_component_comes(vae_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "mem_get_info", lambda index: (10**9, 10**9), raising=False)
+
+    def own(hooks: Any, model_id: str, model: Any, execution_device: Any) -> list[Any]:
+        return []
+
+    for library, stays in ((theirs, False), (ours, True)):
+        manager = library.ComponentsManager()
+        manager.add("first", diffusers.AutoencoderTiny.from_pretrained(vae_folder))
+        manager.enable_auto_cpu_offload(torch.device("cpu", 0), offload_strategy=own)
+        manager.add("second", diffusers.AutoencoderTiny.from_pretrained(vae_folder))
+        assert (manager._offload_strategy is own) is stays
+        manager.disable_auto_cpu_offload()

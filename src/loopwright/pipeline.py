@@ -28,6 +28,7 @@ from loopwright.components import (
     Repository,
     read_index,
 )
+from loopwright.components.turns import plainly_acting_as
 from loopwright.errors import (
     BlockTypeError,
     ComponentLoadError,
@@ -277,8 +278,9 @@ class ModularPipeline(ComponentOwner):
         try:
             plain = callbacks is checkpoint is timeout is progress is None and self._block_cache is None
             if plain and self._batch is None and not self._needs_exclusive():
-                with torch.no_grad(), one_encoding_at_a_time(self._uncopied_components()):
-                    run_state = run_whole(self._blocks, self._view(), run_state)
+                view = self._view()
+                with torch.no_grad(), plainly_acting_as(view), one_encoding_at_a_time(self._uncopied_components()):
+                    run_state = run_whole(self._blocks, view, run_state)
             else:
                 options = RunOptions.read(output, callbacks, checkpoint, timeout, progress)
                 run_state = Execution(self, run_state, options).run()

@@ -62,14 +62,7 @@ CALLS: dict[str, Callable[[Any, int], int]] = {
     "called with options": lambda pipe, x: pipe(x=x, output="x", timeout=PATIENCE),
     "in a loop over events": lambda pipe, x: [event.peek("x") for event in pipe.stream(x=x, output="x")][-1],
     "started": lambda pipe, x: pipe.start(x=x, output="x").result(),
-    "in a thread of a pool": lambda pipe, x: in_pool(lambda: pipe(x=x, output="x")),
-    "in a pool of a pool": lambda pipe, x: in_pool(lambda: in_pool(lambda: pipe(x=x, output="x"))),
 }
-
-
-def in_pool(function: Callable[[], int]) -> int:
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function).result()
 
 
 @pytest.mark.parametrize("way", CALLS)
@@ -77,25 +70,6 @@ def test_a_block_may_call_a_pipeline_that_shares_the_model(way: str) -> None:
     pipe = using(lambda components, x: CALLS[way](inner(components.model), x) + components.model(1))
     assert pipe.start(x=0, output="x").result(PATIENCE) == 8
     assert not turns.has_owner(pipe.model)
-
-
-def test_several_pipelines_in_threads_of_a_block_take_turns() -> None:
-    inside, most = [0], [0]
-
-    def use(components: Any, x: int) -> int:
-        inside[0] += 1
-        most[0] = max(most[0], inside[0])
-        made: int = components.model(x)
-        inside[0] -= 1
-        return made
-
-    def outer(components: Any, x: int) -> int:
-        shared = using(use, components.model)
-        with ThreadPoolExecutor(3) as pool:
-            return sum(pool.map(lambda number: shared(x=number, output="x"), range(6)))
-
-    assert using(outer).start(x=0, output="x").result(PATIENCE) == 30
-    assert most == [1]
 
 
 def with_map(model: Any) -> list[int]:
@@ -151,25 +125,6 @@ def test_a_pool_that_was_there_before_serves_several_runs() -> None:
         pipes = [using(lambda components, x: pool.submit(components.model, x).result(), model) for _ in range(2)]
         runs = [pipe.start(x=x, output="x") for x, pipe in enumerate(pipes)]
         assert [run.result(PATIENCE) for run in runs] == [0, 2]
-
-
-def test_a_thread_that_no_run_waits_for_still_waits_its_turn() -> None:
-    turnstile, order = Turnstile(), []
-
-    def use(components: Any, x: int) -> None:
-        turnstile()
-        order.append("run")
-
-    pipe = using(use)
-    run = pipe.start()
-    turnstile.wait()
-    stranger = threading.Thread(target=lambda: order.append(("stranger", pipe.model(3))))
-    stranger.start()
-    until_waiting(1)
-    turnstile.let_go()
-    run.result()
-    stranger.join(PATIENCE)
-    assert order == ["run", ("stranger", 6)]
 
 
 def test_a_run_that_a_block_leaves_behind_waits_its_turn() -> None:

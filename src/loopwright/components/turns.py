@@ -3,8 +3,9 @@
 Each model has a gate, which those who call it pass. The gates of all models share one lock: several are taken together
 or not at all, so that no two runs wait for each other.
 
-A block may call a pipeline of its own, or have threads of its own call a model, and wait for them. Its run is then the
-host of what they do: they pass where it is, while they take turns with each other.
+A block may call a pipeline of its own and wait for it. Its run is then the host of that one, which passes where its
+host is. A block may also have threads of its own call a model: nobody can tell whose they are, so a thread that works
+for no run, a guest, passes where a run has a model alone for the time of a block; only single calls are kept apart.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
-from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -35,6 +35,7 @@ __all__ = [
     "keeping",
     "lent",
     "owned",
+    "plainly_acting_as",
     "together",
     "undisturbed",
     "vacated",
@@ -50,7 +51,8 @@ class _Gate:
     Attributes:
         owner: the run that has it alone.
         depth: how often it has taken it.
-        hosts: the runs that had it alone before, and wait for the owner; each with how often it has taken it.
+        is_open: whether guests may come in meanwhile.
+        hosts: the runs that had it alone before, and wait for the owner; each with its `depth` and `is_open`.
         inside: how many calls of each run are in progress.
         waiting: the runs that wait for the others to leave, and how often.
     """
@@ -58,19 +60,29 @@ class _Gate:
     def __init__(self) -> None:
         self.owner: Any = None
         self.depth = 0
-        self.hosts: list[tuple[Any, int]] = []
+        self.is_open = False
+        self.hosts: list[tuple[Any, int, bool]] = []
         self.inside: Counter[Any] = Counter()
         self.waiting: Counter[Any] = Counter()
 
     def others(self, run: Any) -> set[Any]:
-        """The runs that work with the model, but for one."""
-        return {*self.inside, self.owner, *(host for host, _ in self.hosts)} - {run, None}
+        """The runs that work with the model, and that a run has to wait for."""
+        owners = {self.owner, *(host for host, _, _ in self.hosts)}
+        if self.is_open and _is_guest(run):
+            owners = set()
+        return {*self.inside, *owners} - {run, None}
 
-    def take(self, run: Any, count: int) -> None:
+    def lets_in(self, callers: set[Any]) -> bool:
+        """Whether some runs, of which one waits for the others, may call the model now."""
+        return self.owner in (None, *callers) or (self.is_open and any(map(_is_guest, callers)))
+
+    def take(self, run: Any, count: int, is_open: bool = False) -> None:
         """A run has it alone, so many times more."""
         if self.owner not in (None, run):
-            self.hosts.append((self.owner, self.depth))
+            self.hosts.append((self.owner, self.depth, self.is_open))
             self.depth = 0
+        if not self.depth:
+            self.is_open = is_open
         self.owner, self.depth = run, self.depth + count
 
     def give_back(self, run: Any, count: int) -> None:
@@ -78,11 +90,16 @@ class _Gate:
         if self.owner == run:
             self.depth -= count
             if not self.depth:
-                self.owner, self.depth = self.hosts.pop() if self.hosts else (None, 0)
+                self.owner, self.depth, self.is_open = self.hosts.pop() if self.hosts else (None, 0, False)
             return
         # a host that did not wait to the end
-        left = ((host, depth - count if host == run else depth) for host, depth in self.hosts)
-        self.hosts = [(host, depth) for host, depth in left if depth]
+        left = ((host, depth - count if host == run else depth, is_open) for host, depth, is_open in self.hosts)
+        self.hosts = [(host, depth, is_open) for host, depth, is_open in left if depth]
+
+
+def _is_guest(run: Any) -> bool:
+    """Whether a thread works for no run, and counts by itself."""
+    return isinstance(run, int)
 
 
 _changed = threading.Condition()
@@ -106,7 +123,7 @@ _kept: ContextVar[ExitStack | None] = ContextVar("kept", default=None)
 
 def _current() -> tuple[Any, Callable[[], None]]:
     # code outside of runs, such as a plain call of a model, counts by its thread
-    return _who.get() or (threading.get_ident(), lambda: None)
+    return _who.get() or (threading.get_ident(), _go_on)
 
 
 @contextmanager
@@ -122,6 +139,29 @@ def acting_as(run: Any, check: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         _who.reset(token)
+
+
+class plainly_acting_as:
+    """Let what this thread does count as the work of a plain call, unless it counts as that of a run already.
+
+    A class, as a plain call costs no more than a few microseconds.
+    """
+
+    __slots__ = ("_call", "_token")
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        self._token = None if _who.get() is not None else _who.set((self._call, _go_on))
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _who.reset(self._token)
+
+
+def _go_on() -> None:
+    """What looks whether a plain call has to end, which it never has."""
 
 
 @contextmanager
@@ -141,16 +181,10 @@ def at_work(run: Any, check: Callable[[], None]) -> Iterator[None]:
             del _at_work[run]
 
 
-def _find_hosts(run: Any, looks: int) -> set[Any]:
-    """The runs that wait until this one is done.
-
-    Args:
-        run: the run.
-        looks: how often it has looked whether its own waiting is over. To look at the code of threads takes time, and
-            nearly always there is nothing: it is done the longer the waiting lasts, and ever less often.
-    """
-    mine, thorough = threading.get_ident(), looks >= 2 and looks & (looks - 1) == 0
-    found = {other for other, (thread, _) in _at_work.items() if other != run and waits_for(thread, mine, thorough)}
+def _find_hosts(run: Any) -> set[Any]:
+    """The runs that wait until this one is done."""
+    mine = threading.get_ident()
+    found = {other for other, (thread, _) in _at_work.items() if other != run and waits_for(thread, mine)}
     if found:
         _hosts.setdefault(run, set()).update(found)
     return _hosts.get(run, set())
@@ -166,16 +200,16 @@ def _wait_until(condition: Callable[[], bool], whom: Callable[[], set[Any]]) -> 
     if condition():
         return
     run, check = _current()
-    if _find_hosts(run, looks=0) and condition():
+    if _find_hosts(run) and condition():
         return
     _waits[run] = whom
     _looked.add(run)
     _changed.notify_all()
     try:
-        for looks in count(1):
+        while True:
             _changed.wait(_LOOK)
             check()
-            for host in _find_hosts(run, looks) & _at_work.keys():
+            for host in _find_hosts(run) & _at_work.keys():
                 _at_work[host][1]()
             if condition():
                 return
@@ -214,9 +248,9 @@ def _withdraw(run: Any, gates: list[_Gate]) -> None:
             del gate.waiting[run]
 
 
-def _take(run: Any, gates: list[_Gate]) -> None:
+def _take(run: Any, gates: list[_Gate], is_open: bool = False) -> None:
     for gate in gates:
-        gate.take(run, 1)
+        gate.take(run, 1, is_open)
     _passed[run] += len(gates)
 
 
@@ -236,8 +270,13 @@ def _leave(run: Any, count: int) -> None:
 
 
 @contextmanager
-def alone(models: Iterable[torch.nn.Module]) -> Iterator[None]:
-    """Have models alone."""
+def alone(models: Iterable[torch.nn.Module], for_block: bool = False) -> Iterator[None]:
+    """Have models alone.
+
+    Args:
+        models: the models.
+        for_block: whether it is for the time of a block, which may have threads of its own: guests come in meanwhile.
+    """
     run, _ = _current()
     with _changed:
         gates = [_gate(model) for model in models]
@@ -246,7 +285,7 @@ def alone(models: Iterable[torch.nn.Module]) -> Iterator[None]:
             _wait_until(lambda: not _others(run, gates), lambda: _others(run, gates))
         finally:
             _withdraw(run, gates)
-        _take(run, gates)
+        _take(run, gates, for_block)
     try:
         yield
     finally:
@@ -267,7 +306,7 @@ def together(model: torch.nn.Module, made_for: Iterable[Any] = ()) -> Iterator[N
 
     def is_open() -> bool:
         callers = known | _hosts.get(run, set())
-        return gate.owner in (None, *callers) and (not gate.waiting or not callers.isdisjoint(_passed))
+        return gate.lets_in(callers) and (not gate.waiting or gate.owner is not None or not callers.isdisjoint(_passed))
 
     with _changed:
         gate = _gate(model)
@@ -362,6 +401,7 @@ def lent(models: Iterable[torch.nn.Module]) -> Iterator[None]:
     with _changed:
         gates = [_gate(model) for model in models]
         depths = [gate.depth if gate.owner == run else 0 for gate in gates]
+        was_open = [gate.is_open for gate in gates]
         inside = [gate.inside.pop(run, 0) for gate in gates]
         for gate, depth in zip(gates, depths, strict=True):
             if depth:
@@ -382,9 +422,9 @@ def lent(models: Iterable[torch.nn.Module]) -> Iterator[None]:
                 lambda: _others(run, had_alone) | ({gate.owner for gate in gates} - {run, None}),
             )
             _withdraw(run, had_alone)
-            for gate, depth, calls in zip(gates, depths, inside, strict=True):
+            for gate, depth, is_open, calls in zip(gates, depths, was_open, inside, strict=True):
                 if depth:
-                    gate.take(run, depth)
+                    gate.take(run, depth, is_open)
                 if calls:
                     gate.inside[run] = calls
             _passed[run] += sum(depths) + sum(inside)

@@ -172,7 +172,7 @@ class Exclusive:
                 return
             guiders = [component for component in components if _hooks_models(component)]
             changes = guiders or any(map(_is_changed_by_blocks, models)) or _keeps_model(block)
-            with alone(models if changes else ()), keeping():
+            with alone(models if changes else (), for_block=True), keeping():
                 dtypes = [(model, next(model.parameters()).dtype) for model in models if _is_changed_by_blocks(model)]
                 try:
                     yield
@@ -187,7 +187,7 @@ class Exclusive:
     def _alone_but_at_boundaries(self, models: list[torch.nn.Module]) -> Iterator[None]:
         with ExitStack() as stack:
             if models:
-                stack.enter_context(alone(models))
+                stack.enter_context(alone(models, for_block=True))
                 self._had.append((stack, models))
             try:
                 yield
@@ -206,7 +206,7 @@ class Exclusive:
             # also where the run ends here: what the loop does at its end would disturb the others
             with acting_as(self, lambda: None):
                 for stack, models in self._had:
-                    stack.enter_context(alone(models))
+                    stack.enter_context(alone(models, for_block=True))
 
     @contextmanager
     def iteration(self, loop: Any, memory: dict[Any, Any]) -> Iterator[None]:
@@ -221,7 +221,7 @@ class Exclusive:
             yield
             return
         # all of them, so that no block of the loop has to wait for one while it has another
-        with alone(models), ExitStack() as stack:
+        with alone(models, for_block=True), ExitStack() as stack:
             for model in filter(is_cached, models):
                 stack.enter_context(_own_memory(model, memory))
             yield
