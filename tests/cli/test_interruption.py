@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from loopwright.cli import main
 from loopwright.cli.interruption import CtrlC
 from tests.cli.conftest import files
 from tests.cli.terminals import CTRL_C, PROGRAM, Terminal
@@ -54,7 +53,7 @@ def test_twice_stops_and_what_was_saved_stays(folder: Path, capsys: pytest.Captu
     assert "\x1b" not in terminal.shown
     assert terminal.shown.endswith("\r\ninterrupted\r\n")
     assert files(folder) == ["apple.run"]
-    assert main(["resume", "apple.run"]) == 0
+    subprocess.run([*PROGRAM, "resume", "apple.run"], cwd=folder, check=True, capture_output=True)
     assert files(folder) == ["apple.png", "forming.webp"]
     capsys.readouterr()
     paint_whole(folder)

@@ -28,7 +28,7 @@ from loopwright.batching.memory import RunMemory
 from loopwright.batching.models import Method, WrappedModel, can_be_lent
 from loopwright.batching.report import BatchReport, Refusal
 from loopwright.components.guarded import keeps_values, unguarded
-from loopwright.components.turns import alone, lent, owned
+from loopwright.components.turns import acting_as, alone, lent, owned
 from loopwright.errors import RunStateError
 from loopwright.run.modes import ThreadModes
 from loopwright.run.torch_threads import release_torch_threads
@@ -318,11 +318,13 @@ class Batcher:
     # The thread of the batch.
 
     def _work(self) -> None:
-        while (calls := self._take()) is not None:
-            began = time.perf_counter()
-            self._forwards.serve(calls, self._queue)
-            model = id(calls[0].method.model)
-            self._durations[model] = time.perf_counter() - began
+        # a thread that works for no run would pass where others have a model alone
+        with acting_as(self, lambda: None):
+            while (calls := self._take()) is not None:
+                began = time.perf_counter()
+                self._forwards.serve(calls, self._queue)
+                model = id(calls[0].method.model)
+                self._durations[model] = time.perf_counter() - began
 
     def _take(self) -> list[Call] | None:
         """The calls to be made next, taken from the queue; None when the batch is over."""
