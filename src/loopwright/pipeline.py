@@ -429,10 +429,15 @@ class ModularPipeline(ComponentOwner):
         """The components of a view that the run has copied for itself."""
         return {name: self.__dict__[name] for name in self._component_specs if is_run_scoped(self.__dict__.get(name))}
 
-    def _assigned(self, pipeline: ModularPipeline) -> dict[str, Any]:
-        """What blocks assigned to a view of a pipeline, apart from components and what it is configured with."""
+    def _assigned(self, pipeline: ModularPipeline, with_configuration: bool = False) -> dict[str, Any]:
+        """What blocks assigned to a view of a pipeline, apart from components.
+
+        Args:
+            pipeline: the pipeline.
+            with_configuration: whether what a pipeline is made of and configured with counts as well.
+        """
         shared = pipeline.__dict__
-        left_out = {*self._component_specs, *_OF_A_VIEW, *_OF_A_PIPELINE}
+        left_out = {*pipeline._component_specs, *_OF_A_VIEW, *(() if with_configuration else _OF_A_PIPELINE)}
         return {
             name: value
             for name, value in self.__dict__.items()

@@ -166,7 +166,9 @@ def _go_on() -> None:
 
 @contextmanager
 def at_work(run: Any, check: Callable[[], None]) -> Iterator[None]:
-    """For the time of a run in this thread: those for whom the thread waits pass where the run is.
+    """For the time of a run in this thread: let what it does count as the run's work.
+
+    Those for whom the thread waits pass where the run is.
 
     Args:
         run: the run.
@@ -175,7 +177,8 @@ def at_work(run: Any, check: Callable[[], None]) -> Iterator[None]:
     with _changed:
         _at_work[run] = threading.get_ident(), check
     try:
-        yield
+        with acting_as(run, check):
+            yield
     finally:
         with _changed:
             del _at_work[run]

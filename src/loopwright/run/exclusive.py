@@ -147,7 +147,7 @@ class Exclusive:
         for model in self._models:
             guard(model)
         try:
-            with at_work(self, self._check), acting_as(self, self._check):
+            with at_work(self, self._check):
                 yield
         finally:
             for model in self._models:

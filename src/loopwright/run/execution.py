@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from loopwright.blocks.driving import current_driver
-from loopwright.components.turns import acting_as, at_work
+from loopwright.components.turns import at_work
 from loopwright.errors import InvalidInputError, RunStateError, UnknownNameError, did_you_mean, kind_of
 from loopwright.run.caching import RunCache
 from loopwright.run.checkpoints import Branch, Checkpoint, Recorder, Replay, Saved, Start, classes_of
@@ -129,18 +129,13 @@ class Execution:
                 nullcontext() if self._presence is None else self._presence.active(),
                 watched_models(self.view, self._before_model),
                 one_encoding_at_a_time(self.view._uncopied_components()),
-                self._taking_turns() if self._exclusive is None else self._exclusive.active(),
+                # also a run that needs nothing for itself may meet others that do
+                at_work(self, self.control.check) if self._exclusive is None else self._exclusive.active(),
                 self.trace.running(memory_gauge(self.view)),
             ):
                 return self.driver.run(self._pipeline._blocks, self.view)
         finally:
             current_driver.reset(token)
-
-    @contextmanager
-    def _taking_turns(self) -> Iterator[None]:
-        """A run that needs nothing for itself may meet others that do."""
-        with at_work(self.view, self.control.check), acting_as(self.view, self.control.check):
-            yield
 
     def announce(self) -> None:
         """It is about to begin, in some thread."""

@@ -109,19 +109,11 @@ def read_tensor(data: bytes, name: str) -> bytes:
     try:
         tensors = load(data)
     except (SafetensorError, ValueError, KeyError, OverflowError) as error:
-        raise RequestRefusedError(
-            f"`{name}` is not a tensor: it must be a safetensors file, or lists of numbers in JSON",
-            status=422,
-            code="invalid_tensor",
-            param=name,
+        raise _invalid_tensor(
+            name, "is not a tensor: it must be a safetensors file, or lists of numbers in JSON"
         ) from error
     if len(tensors) != 1:
-        raise RequestRefusedError(
-            f"`{name}` holds {len(tensors)} tensors; it must hold one",
-            status=422,
-            code="invalid_tensor",
-            param=name,
-        )
+        raise _invalid_tensor(name, f"holds {len(tensors)} tensors; it must hold one")
     return data
 
 
@@ -134,12 +126,11 @@ def tensor_of(value: Any, name: str) -> torch.Tensor:
     try:
         return torch.tensor(value, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise RequestRefusedError(
-            f"`{name}` is not a tensor: it must be lists of numbers, nested evenly",
-            status=422,
-            code="invalid_tensor",
-            param=name,
-        ) from error
+        raise _invalid_tensor(name, "is not a tensor: it must be lists of numbers, nested evenly") from error
+
+
+def _invalid_tensor(name: str, what: str) -> RequestRefusedError:
+    return RequestRefusedError(f"`{name}` {what}", status=422, code="invalid_tensor", param=name)
 
 
 def load_image(data: bytes) -> Image.Image:

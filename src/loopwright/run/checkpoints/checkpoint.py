@@ -39,8 +39,6 @@ __all__ = ["Checkpoint", "Recorder", "classes_of", "made_with"]
 
 # the configuration of a scheduler or guider is not its state, and is compared by the fingerprint
 _CONFIGURATION = ("_internal_dict",)
-# what makes a view of a pipeline one
-_OF_THE_VIEW = ("_driver", "_interrupt", "_originals")
 
 
 class Checkpoint:
@@ -221,6 +219,7 @@ class Recorder:
                     f"the loop `{frame.path}` runs for the {frame.visit + 1}th time within one call of the block that "
                     f"holds it, and what that block keeps meanwhile cannot be saved; make the loop a sub-block"
                 )
+        assigned = self._view._assigned(self._pipeline, with_configuration=True)
         try:
             encoded = {
                 "generators": {
@@ -241,7 +240,7 @@ class Recorder:
                     [name, encoder.encode(state, f"the global random state of {name}")]
                     for name, state in _global_rng().items()
                 ],
-                "attributes": _pairs(encoder, self._assigned(), "components"),
+                "attributes": _pairs(encoder, assigned, "components"),
                 "entries": [
                     self._entry(frame, around, encoder)
                     for frame, around in zip(
@@ -258,16 +257,6 @@ class Recorder:
         """The attributes of a component that are no state: its configuration, and functions that it was given."""
         own, now = vars(getattr(self._pipeline, name)), vars(component)
         return {key for key in made_with(component) if key in _CONFIGURATION or own.get(key) is now[key]}
-
-    def _assigned(self) -> dict[str, Any]:
-        """What blocks assigned to the run's view of the pipeline, apart from components."""
-        own, shared = self._view.__dict__, self._pipeline.__dict__
-        left_out = {*self._pipeline._component_specs, *_OF_THE_VIEW}
-        return {
-            name: value
-            for name, value in own.items()
-            if name not in left_out and (name not in shared or shared[name] is not value)
-        }
 
     def _frame(self, driver: LoopDriver, frame: Frame, encoder: Encoder) -> dict[str, Any]:
         shared = isinstance(frame.state, PipelineState)
