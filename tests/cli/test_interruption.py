@@ -43,11 +43,14 @@ def test_once_pauses_and_enter_goes_on(folder: Path) -> None:
     assert Path("forming.webp").read_bytes() == Path("whole.webp").read_bytes()
 
 
-def test_twice_stops_and_what_was_saved_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("pressed_at", ["paused after", "later: loopwright resume apple.run\r\n"])
+def test_twice_stops_and_what_was_saved_stays(
+    pressed_at: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Terminal([*APPLE, "-o", "apple.png", "--animate", "forming.webp"], folder, NO_COLOR="1") as terminal:
         terminal.wait_for("/40 ")
         terminal.type(CTRL_C)
-        terminal.wait_for("Enter goes on")
+        terminal.wait_for(pressed_at)
         terminal.type(CTRL_C)
         assert terminal.wait() == 130
     assert "\x1b" not in terminal.shown

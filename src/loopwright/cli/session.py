@@ -162,10 +162,11 @@ class Session:
             typer.echo(f"stopped after {step.where}, {saved}; {later}", err=True)
             self._stop(run, hint=False, patience=None)
         typer.echo(f"paused after {step.where}, {saved}\nEnter goes on, Ctrl-C stops; {later}", err=True)
-        if not self._messages.empty():
-            self._stop(run, hint=False)
         try:
             with self._ctrl_c.heard_by(None):
+                if not self._messages.empty():
+                    # it was pressed while this was said
+                    raise KeyboardInterrupt
                 line = sys.stdin.readline()
         except KeyboardInterrupt:
             # below the ^C
