@@ -14,7 +14,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from loopwright import ModularPipeline
-from loopwright.batching import adapters, batched
+from loopwright.batching import batched
+from loopwright.components import adapters
 from loopwright.diffusion.denoise import GuideAndPredictStep
 from tests.batching.test_batched import assert_close, inputs
 from tests.run.blocks import PATIENCE, in_threads

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from loopwright.batching import batched
 from loopwright.batching.admission import Admission, Client
 from loopwright.batching.memory import RunMemory
 from loopwright.errors import InvalidInputError, RunCancelledError
+from loopwright.run.control import Control
 from tests.batching.blocks import pipeline, row
 from tests.run.blocks import PATIENCE, Turnstile
 
 FREE = RunMemory(None, None)
+
+
+def until(admission: Admission, condition: Callable[[], bool]) -> None:
+    """Wait for something that changes when a run comes or leaves."""
+    ends = time.monotonic() + PATIENCE
+    with admission._changed:
+        while not condition():
+            assert time.monotonic() < ends
+            admission._changed.wait(0.01)
+
+
+def until_in_line(b: Any, count: int) -> None:
+    """Wait until so many runs wait for their turn."""
+    admission: Admission = b._batch._batcher._admission
+    until(admission, lambda: len(admission._waiting) >= count)
 
 
 class Line:
@@ -39,15 +58,12 @@ class Line:
 
         self._threads.append(threading.Thread(target=work))
         self._threads[-1].start()
-        # until it is in its place
-        while sum(self._admission.waiting.values()) == waiting and self._admission.active == active:
-            pass
+        until(self._admission, lambda: len(self._admission._waiting) > waiting or self._admission.active > active)
 
     def leave(self, name: str) -> None:
         count = len(self.order) + (sum(self._admission.waiting.values()) > 0)
         self._ends[name].set()
-        while len(self.order) < count:
-            pass
+        until(self._admission, lambda: len(self.order) >= count)
 
     def close(self) -> None:
         for end in self._ends.values():
@@ -63,8 +79,7 @@ def test_no_more_runs_are_active_than_there_is_room_for() -> None:
         runs = [b.start(x=row(n), around=turnstile, steps=1, output="x") for n in range(5)]
         turnstile.wait()
         turnstile.wait()
-        while sum(b.report().waiting.values()) < 3:
-            pass
+        until_in_line(b, 3)
         assert (b.report().active, b.report().waiting) == (2, {None: 3})
         turnstile.let_go(5)
         for run in runs:
@@ -83,6 +98,130 @@ def test_a_run_that_waits_for_its_turn_can_be_cancelled() -> None:
             waiting.result(PATIENCE)
         turnstile.let_go()
         first.result(PATIENCE)
+
+
+def paused_at_its_second_call(b: Any) -> Any:
+    """A run that is told to pause, and leaves its place when it comes to its second call at the latest."""
+    turnstile = Turnstile()
+    run = b.start(x=row(9), around=lambda i: turnstile() if i == 1 else None, output="x")
+    turnstile.wait()
+    run.pause()
+    turnstile.let_go()
+    return run
+
+
+def test_a_paused_run_leaves_its_place_to_others() -> None:
+    with batched(pipeline(lambda x: 2 * x), max_active=1) as b:
+        paused = paused_at_its_second_call(b)
+        assert torch.equal(b(x=row(1), output="x"), 8 * row(1))
+        assert b.report().active == 0
+        paused.go_on()
+        assert torch.equal(paused.result(PATIENCE), 8 * row(9))
+        assert (b.report().active, b.report().waiting) == (0, {})
+
+
+def test_a_run_goes_on_after_a_pause_when_its_turn_has_come() -> None:
+    turnstile = Turnstile()
+    with batched(pipeline(lambda x: 2 * x), max_active=1) as b:
+        paused = paused_at_its_second_call(b)
+        other = b.start(x=row(1), around=turnstile, steps=1, output="x")
+        turnstile.wait()
+        paused.go_on()
+        until_in_line(b, 1)
+        turnstile.let_go()
+        assert torch.equal(other.result(PATIENCE), 2 * row(1))
+        assert torch.equal(paused.result(PATIENCE), 8 * row(9))
+
+
+def test_a_run_that_is_cancelled_before_it_goes_on_gives_back_no_place_that_it_does_not_have() -> None:
+    turnstile = Turnstile()
+    with batched(pipeline(lambda x: 2 * x), max_active=1) as b:
+        paused = [paused_at_its_second_call(b), paused_at_its_second_call(b)]
+        other = b.start(x=row(1), around=turnstile, steps=1, output="x")
+        turnstile.wait()
+        # one while it waits for its turn to go on, one that has not been told to
+        paused[0].go_on()
+        until_in_line(b, 1)
+        for run in paused:
+            run.cancel()
+            with pytest.raises(RunCancelledError):
+                run.result(PATIENCE)
+        late = b.start(x=row(2), output="x")
+        until_in_line(b, 1)
+        assert (b.report().active, b.report().waiting) == (1, {None: 1})
+        turnstile.let_go()
+        assert torch.equal(other.result(PATIENCE), 2 * row(1))
+        assert torch.equal(late.result(PATIENCE), 8 * row(2))
+
+
+def test_time_for_which_a_run_waits_for_its_turn_does_not_count() -> None:
+    control, admission = Control(timeout=PATIENCE), Admission(1, FREE)
+    with admission.admitted(Client(), lambda: None), control.waiting():
+        before = control.elapsed
+        until(admission, lambda: time.perf_counter() > control._began + control._waited + before)
+        assert control.elapsed == before
+    assert control.elapsed < time.perf_counter() - control._began
+
+
+@pytest.mark.parametrize("call", [lambda b: b(x=row(5), output="x"), lambda b: b.start(x=row(5), output="x").result()])
+def test_a_block_may_wait_for_a_run_of_its_own_batch(call: Callable[[Any], Any]) -> None:
+    made: list[Any] = []
+    with batched(pipeline(lambda x: 2 * x), max_active=1) as b:
+        run = b.start(x=row(1), around=lambda i: made.append(call(b)), output="x")
+        assert torch.equal(run.result(PATIENCE), 8 * row(1))
+    assert all(torch.equal(x, 8 * row(5)) for x in made)
+    assert len(made) == 3
+
+
+def test_what_a_run_takes_is_not_measured_by_one_that_failed() -> None:
+    memory = RunMemory(100, lambda: (1000, 1000))
+    admission = Admission(None, memory)
+    with pytest.raises(ZeroDivisionError), admission.admitted(Client(), lambda: None):
+        raise ZeroDivisionError
+    # so that one begins, and no more
+    assert memory.run_bytes is None
+    assert not memory.has_room(1)
+
+
+def test_a_paused_run_keeps_its_memory() -> None:
+    memory = RunMemory(100, lambda: (1000, 1000))
+    admission = Admission(None, memory)
+    memory.run_bytes = 60
+    with admission.admitted(Client(), lambda: None) as place:
+        admission.halt(place)
+        beside = Thread(admission)
+        until(admission, lambda: len(admission._waiting) == 1)
+        # it goes on, as it takes no more than before
+        admission.go_on(place, lambda: None)
+        assert admission.active == 1
+    beside.join()
+
+
+class Thread:
+    """A run that is admitted, in a thread of its own."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def _work(self) -> None:
+        with self._admission.admitted(Client(), lambda: None):
+            pass
+
+    def join(self) -> None:
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+
+
+def test_clients_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loopwright.batching.admission._MOST_CLIENTS", 3)
+    admission = Admission(1, FREE)
+    for n in range(9):
+        with admission.admitted(Client(f"client {n}"), lambda: None):
+            pass
+    assert list(admission._served) == ["client 6", "client 7", "client 8"]
+    assert not admission._active
 
 
 def test_higher_priorities_begin_first() -> None:
@@ -146,8 +285,7 @@ def test_clients_share_a_batch() -> None:
         first = b.client("a").start(x=row(0), around=turnstile, steps=1)
         turnstile.wait()
         others: list[Any] = [b.client(name, priority=1).start(x=row(1)) for name in ("b", "b", "c")]
-        while sum(b.report().waiting.values()) < 3:
-            pass
+        until_in_line(b, 3)
         assert b.report().waiting == {"b": 2, "c": 1}
         turnstile.let_go()
         for run in [first, *others]:

@@ -134,6 +134,37 @@ def test_a_batch_is_filled_with_rows_of_its_first_call() -> None:
     assert args[1].tolist() == [5, 5, 6, 6, 5, 5, 5]
 
 
+def test_in_deterministic_mode_it_does_not_matter_how_partners_lie_in_memory() -> None:
+    plain = torch.rand(1, 3, 4, 4)
+    last = plain.to(memory_format=torch.channels_last)
+    strides = {
+        merged(*map(fixed, order), fixed=True)[0][0].stride()
+        for order in ((plain, plain), (last, last), (plain, last), (last, plain))
+    }
+    assert strides == {torch.empty(2, 3, 4, 4).stride()}
+    # nobody puts these together, so each keeps its own
+    table = torch.rand(3, 2)
+    assert fixed(plain, ids=table).key == fixed(plain, ids=table.clone()).key
+    assert fixed(plain, ids=table).key != fixed(plain, ids=table.T.contiguous().T).key
+
+
+def fixed(*args: Any, **kwargs: Any) -> Arguments:
+    return described(*args, **kwargs, fixed=True)
+
+
+@pytest.mark.parametrize("view", [torch.conj, torch._neg_view])
+def test_tensors_that_are_views_of_a_kind_have_contents(view: Any) -> None:
+    table = torch.rand(3, 2, dtype=torch.complex64)
+    assert described(row(0), ids=view(table)).key == described(row(0), ids=view(table).clone()).key
+    assert described(row(0), ids=view(table)).key != described(row(0), ids=table).key
+
+
+def test_one_element_that_is_expanded_has_contents() -> None:
+    scale = torch.tensor(0.5).expand(1)
+    assert described(row(0, rows=2), scale=scale).key == described(row(1, rows=2), scale=scale.clone()).key
+    assert same_bits(scale, scale.clone())
+
+
 def test_contents_are_looked_at_once_for_each_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
     original = torch.Tensor.cpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import threading
 from typing import Any
 
 import pytest
@@ -189,6 +190,30 @@ def test_leaving_waits_for_runs_and_cancels_those_that_halt() -> None:
         halted.result()
 
 
+def test_leaving_lets_runs_go_whose_events_this_thread_takes_no_more() -> None:
+    with batched(pipeline(lambda x: 2 * x)) as b:
+        run = b.stream(x=row(1), output="x")
+        events = iter(run)
+        assert next(events).index == 0
+    assert torch.equal(run.result(PATIENCE), 8 * row(1))
+
+
+def test_an_interruption_while_runs_are_waited_for_cancels_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from loopwright.batching.batcher import Batcher
+
+    def interrupted(batcher: Batcher, cancel: bool) -> None:
+        if not cancel:
+            raise KeyboardInterrupt
+        original(batcher, cancel)
+
+    original = Batcher._wait_for_runs
+    monkeypatch.setattr(Batcher, "_wait_for_runs", interrupted)
+    with pytest.raises(KeyboardInterrupt), batched(pipeline(lambda x: x + 1)) as b:
+        run = b.start(x=row(0), steps=10**9)
+    with pytest.raises(RunCancelledError):
+        run.result(PATIENCE)
+
+
 def test_an_exception_that_leaves_cancels_the_runs() -> None:
     pipe, runs = pipeline(lambda x: x + 1), []
 
@@ -225,6 +250,18 @@ def test_two_batches_of_pipelines_that_share_a_model_do_not_disturb_each_other()
         assert (b.report().models["model"].calls, c.report().models["model"].calls) == (6, 6)
     assert all(torch.equal(result, 8 * row(n // 2)) for n, result in enumerate(results))
     assert "forward" not in vars(pipe.model)
+
+
+def test_batches_that_end_in_the_order_in_which_they_began_leave_the_model_as_it_was() -> None:
+    pipe = pipeline(lambda x: 2 * x)
+    own = pipe.model.encode = lambda x: x
+    batches = [batched(pipe) for _ in range(3)]
+    for batch in batches:
+        batch.__enter__()
+    for batch in batches:
+        batch.__exit__(None, None, None)
+    assert "forward" not in vars(pipe.model)
+    assert pipe.model.encode is own
 
 
 @pytest.mark.parametrize(
@@ -271,3 +308,23 @@ def test_in_half_precision_the_bits_depend_on_the_request_alone_as_well() -> Non
         assert {refusal.component for refusal in b.report().refusals} <= {"vae"}
     for result, expected in zip(reversed(together), alone, strict=True):
         assert all(torch.equal(result[name], value) for name, value in expected.items())
+
+
+def test_a_run_for_which_there_is_no_thread_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with batched(pipeline(lambda x: 2 * x)) as b:
+        run = b.stream(x=row(1), output="x")
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                run.result(PATIENCE)
+        assert run.status == "waiting"
+        # it can begin later
+        assert torch.equal(run.result(PATIENCE), 8 * row(1))
+        held = b.stream(x=row(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            with pytest.raises(RuntimeError):
+                held.result(PATIENCE)

@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from loopwright.batching import batched
+from loopwright.batching.forwards import Forwards
+from loopwright.batching.member import Seat
+from loopwright.batching.models import Method
 from loopwright.errors import RunCancelledError, RunTimeoutError
 from tests.batching.blocks import Gathered, Model, pipeline, row
 from tests.run.blocks import PATIENCE, Turnstile
@@ -29,6 +32,18 @@ def started(b: Any, count: int, **inputs: Any) -> list[Any]:
         )
         for n in range(count)
     ]
+
+
+def sits_down(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """Released whenever a run begins to wait for its call."""
+
+    def wait(seat: Seat) -> None:
+        seated.release()
+        original(seat)
+
+    seated, original = threading.Semaphore(0), Seat.wait
+    monkeypatch.setattr(Seat, "wait", wait)
+    return seated
 
 
 def results(runs: list[Any]) -> list[Any]:
@@ -135,6 +150,36 @@ def test_signatures_take_turns_and_none_starves(clock: Any) -> None:
         sizes = b.report().models["model"].sizes
     assert all(torch.equal(x, 2**30 * row(n, width=4 + n % 3)) for n, x in enumerate(got))
     assert sizes == {2: 90}
+
+
+def test_calls_that_few_make_are_not_passed_over_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever a pair of four has been served, the other pair fills the next batch, and the first is awaited again."""
+
+    def served(x: torch.Tensor) -> torch.Tensor:
+        if len(x) == 2:
+            pairs.append(len(x))
+            if len(pairs) > 1:
+                back.release(2)
+            for _ in range(2 if len(pairs) > 1 else 5):
+                assert seated.acquire(timeout=PATIENCE)
+        return 2 * x
+
+    pairs: list[int] = []
+    back = threading.Semaphore(0)
+    pipe = pipeline(lambda x: 2 * x)
+    with batched(pipe, max_batch=2, max_active=5) as b:
+        # so that calls are trusted
+        results(started(b, 2, steps=1))
+        pipe.model.function, seated, together = served, sits_down(monkeypatch), Gathered(5)
+        few = b.start(x=row(0, width=5), around=together, steps=1, output="x")
+        many = [b.start(x=row(n), around=lambda i: back.acquire() if i else together(i), steps=10**9) for n in range(4)]
+        try:
+            assert torch.equal(few.result(PATIENCE), 2 * row(0, width=5))
+        finally:
+            for run in many:
+                run.cancel()
+            seated.release(9)
+            back.release(9)
 
 
 def refuse(bad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -263,6 +308,18 @@ def test_a_request_that_does_not_fit_by_itself_fails_alone() -> None:
             large.result(PATIENCE)
 
 
+def test_a_request_with_too_many_rows_leaves_the_others_their_batch(clock: Any) -> None:
+    pipe = pipeline(lambda x: short_of_memory(x, 6, torch.OutOfMemoryError))
+    with batched(pipe) as b:
+        together = Gathered(5)
+        large = b.start(x=row(0, rows=8), around=together)
+        runs = [b.start(x=row(n), around=together, steps=6, output="x") for n in range(4)]
+        assert all(torch.equal(x, 2**6 * row(n)) for n, x in enumerate(results(runs)))
+        with pytest.raises(torch.OutOfMemoryError):
+            large.result(PATIENCE)
+        assert b.report().models["model"].sizes[4] >= 5
+
+
 def test_calls_with_several_rows_share_forwards_with_others(clock: Any) -> None:
     pipe = pipeline(lambda x: 2 * x)
     with batched(pipe) as b:
@@ -291,18 +348,16 @@ def test_modes_of_torch_that_differ_are_not_mixed(clock: Any) -> None:
 
 
 def test_a_thread_that_is_interrupted_takes_its_call_back(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loopwright.batching.member import Place
-
     interrupted = threading.Event()
 
-    def wait(place: Place) -> None:
+    def wait(seat: Seat) -> None:
         if threading.current_thread() is threading.main_thread():
             interrupted.set()
             raise KeyboardInterrupt
-        original(place)
+        original(seat)
 
-    original = Place.wait
-    monkeypatch.setattr(Place, "wait", wait)
+    original = Seat.wait
+    monkeypatch.setattr(Seat, "wait", wait)
     pipe, turnstile = pipeline(lambda x: 2 * x), Turnstile()
     with batched(pipe) as b:
         run = b.start(x=row(1), around=lambda i: turnstile() if i == 0 else None, output="x")
@@ -313,6 +368,28 @@ def test_a_thread_that_is_interrupted_takes_its_call_back(clock: Any, monkeypatc
         assert interrupted.is_set()
         assert torch.equal(run.result(PATIENCE), 8 * row(1))
         assert b.report().queued == 0
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_block_that_has_its_model_alone_may_wait_for_a_run_of_its_own_batch(deterministic: bool) -> None:
+    made: list[Any] = []
+    pipe = pipeline(lambda x: 2 * x)
+    pipe.model.peft_config = {"default": "an adapter"}
+    with batched(pipe, deterministic=deterministic) as b:
+        run = b.start(x=row(1), around=lambda i: made.append(b(x=row(5), output="x")), output="x")
+        assert torch.equal(run.result(PATIENCE), 8 * row(1))
+    assert all(torch.equal(x, 8 * row(5)) for x in made)
+    assert len(made) == 3
+
+
+def test_of_very_many_reasons_those_that_came_last_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loopwright.batching.forwards._MOST_REFUSALS", 2)
+    model = Model(lambda x: x)
+    forwards, method = Forwards({id(model): "model"}, 8, False, 9), Method(model, "forward")
+    for reason in "abaac":
+        forwards.count_refused(method, reason)
+    assert [(refusal.reason, refusal.calls) for refusal in forwards.refusals()] == [("a", 3), ("c", 1)]
+    assert forwards.reports()["model"].calls == 5
 
 
 def test_the_report_says_in_words_what_was_done(clock: Any) -> None:
@@ -326,7 +403,9 @@ def test_the_report_says_in_words_what_was_done(clock: Any) -> None:
     assert "0 runs active, 0 waiting to begin, 0 calls queued" in text
 
 
-def test_calls_outside_of_loops_share_the_forwards_for_which_they_wait(tiny: Any) -> None:
+def test_calls_outside_of_loops_share_the_forwards_for_which_they_wait(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     turnstile, original = Turnstile(), tiny.decoder.decode
 
     def decode(latents: torch.Tensor) -> torch.Tensor:
@@ -356,9 +435,11 @@ def test_calls_outside_of_loops_share_the_forwards_for_which_they_wait(tiny: Any
         # the forward of the first goes on while the others come
         first.let_go()
         turnstile.wait()
+        seated = sits_down(monkeypatch)
         others.let_go(3)
-        while b.report().queued < 3:
-            pass
+        for _ in range(3):
+            assert seated.acquire(timeout=PATIENCE)
+        assert b.report().queued == 3
         turnstile.let_go()
         results = [run.result(PATIENCE) for run in runs]
         assert b.report().models["decoder"].sizes == {1: 1, 3: 1}

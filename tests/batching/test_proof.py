@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from loopwright.batching import batched
-from loopwright.batching.proof import size_class
+from loopwright.batching.proof import Ledger, size_class
 from tests.batching.blocks import Gathered, Model, pipeline, row
 from tests.run.blocks import PATIENCE
 
@@ -157,6 +157,120 @@ def test_texts_of_several_lengths_share_a_forward_if_the_model_heeds_the_mask(de
             assert bool(b.report().models["model"].merged) is is_merged
         for result, expected in zip(results, alone, strict=True):
             assert torch.allclose(result, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("kind", ["its rows", "a tensor without rows", "a list"])
+def test_a_call_that_changes_its_arguments_is_made_alone(kind: str, deterministic: bool) -> None:
+    def changes(x: torch.Tensor, table: torch.Tensor, notes: list[Any]) -> torch.Tensor:
+        if kind == "its rows":
+            return x.mul_(2)
+        if kind == "a list":
+            notes.append(1)
+        else:
+            table += 1
+        return x + table.sum()
+
+    def inputs(n: int) -> dict[str, Any]:
+        extra = {"table": torch.zeros(3, 2), "notes": []}
+        return {"x": row(n), "extra": extra}
+
+    pipe = pipeline(changes)
+    expected = [inputs(n) for n in range(3)]
+    alone = [pipe(**each, output="x") for each in expected]
+    given = [inputs(n) for n in range(3)]
+    with batched(pipe, deterministic=deterministic) as b:
+        together = Gathered(3)
+        runs = [b.start(**each, around=together, output="x") for each in given]
+        results = [run.result(PATIENCE) for run in runs]
+        assert [refusal.reason for refusal in b.report().refusals] == ["it changes its arguments"]
+    assert all(map(torch.equal, results, alone))
+    for one, other in zip(given, expected, strict=True):
+        assert torch.equal(one["extra"]["table"], other["extra"]["table"])
+        assert one["extra"]["notes"] == other["extra"]["notes"]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("kind", [AssertionError, KeyError, NotImplementedError])
+def test_a_model_that_takes_no_batches_is_run_alone_however_it_says_so(
+    kind: type[Exception], deterministic: bool
+) -> None:
+    def one_row(x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 1:
+            raise kind("one row, please")
+        return 2 * x
+
+    with batched(pipeline(one_row), deterministic=deterministic) as b:
+        assert all(torch.equal(x, 8 * row(n)) for n, x in enumerate(gathered(b, 3)))
+        assert f"{kind.__name__}" in b.report().refusals[0].reason
+
+
+def words(length: int, value: float, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    return {
+        "encoder_hidden_states": torch.full((1, length, 4), value, dtype=dtype),
+        "encoder_hidden_states_mask": torch.ones(1, length, dtype=torch.long),
+    }
+
+
+def test_in_deterministic_mode_a_text_that_needs_little_padding_proves_nothing_about_one_that_needs_much() -> None:
+    def heedless(x: torch.Tensor, encoder_hidden_states: Any, encoder_hidden_states_mask: Any) -> torch.Tensor:
+        return x + encoder_hidden_states.mean(1)
+
+    pipe = pipeline(heedless)
+    for length in (64, 63):
+        with batched(pipe, deterministic=True) as b:
+            b(x=row(0), extra=words(length, 1.0))
+            assert torch.allclose(b(x=row(0), extra=words(5, 1.0), output="x"), row(0) + 3)
+
+
+def test_in_half_precision_two_texts_of_almost_the_same_length_prove_nothing_about_others() -> None:
+    def heedless(x: torch.Tensor, encoder_hidden_states: Any, encoder_hidden_states_mask: Any) -> torch.Tensor:
+        return encoder_hidden_states.mean(1)
+
+    def call(n: int, length: int) -> Any:
+        return words(length, 1.0 + n, torch.bfloat16)
+
+    with batched(pipeline(heedless)) as b:
+        gathered_with(b, 2, lambda n: call(n, 62 + 2 * n))
+        for n, result in enumerate(gathered_with(b, 2, lambda n: call(n, (62, 5)[n]))):
+            assert torch.equal(result, torch.full((1, 4), 1.0 + n, dtype=torch.bfloat16))
+
+
+def test_in_deterministic_mode_texts_in_outputs_have_the_length_that_they_have_alone() -> None:
+    def masks(x: torch.Tensor, encoder_hidden_states: Any, encoder_hidden_states_mask: Any) -> Any:
+        return x, encoder_hidden_states * encoder_hidden_states_mask[..., None]
+
+    pipe = pipeline(masks)
+    seen: list[Any] = []
+    original = masks
+    pipe.model.function = original
+    with batched(pipe, deterministic=True) as b, torch.no_grad():
+        predict = pipe.model.forward
+
+        def note(*args: Any, **kwargs: Any) -> Any:
+            made = predict(*args, **kwargs)
+            seen.append(made[1].shape[1])
+            return made
+
+        pipe.model.forward = note
+        for length in (64, 5, 63):
+            b(x=row(0), steps=1, extra=words(length, 1.0))
+        assert b.report().refusals == []
+        pipe.model.forward = predict
+    assert seen == [64, 5, 63]
+
+
+def test_what_was_found_out_is_remembered_of_the_signatures_that_came_last() -> None:
+    ledger = Ledger(every=9, most=2)
+    ledger.trust("first", 2, "how")
+    ledger.refuse("second", "a reason")
+    ledger.limit("second", 3)
+    assert (ledger.how("first", 2), ledger.how("first", 4)) == ("how", None)
+    assert (ledger.refusal("second"), ledger.room("second")) == ("a reason", 3)
+    # the first was asked for since
+    ledger.trust("third", 2, "how")
+    assert (ledger.refusal("second"), ledger.room("second")) == (None, None)
+    assert ledger.how("first", 2) == ledger.how("third", 2) == "how"
 
 
 def test_a_merge_that_fails_where_separate_calls_do_not_is_given_up() -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ class Simulated:
         budget: its memory, in bytes.
 
     Attributes:
+        places: where each model is; on the CPU if it was never moved.
         moves: the models that were moved, by name, and where to, in the order of the moves.
         calls: how often each model was called.
         most: the most memory that was taken at a time.
@@ -39,6 +41,7 @@ class Simulated:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
         self.budget = budget
         self.taken: dict[str, int] = {}
+        self.places: WeakKeyDictionary[Any, torch.device] = WeakKeyDictionary()
         self.moves: list[tuple[str, str]] = []
         self.calls: Counter[str] = Counter()
         self.inside: Counter[str] = Counter()
@@ -84,7 +87,7 @@ class Simulated:
             return call
 
         members = {method: recorded(method) for method in calls} | {"get_memory_footprint": lambda model: size}
-        place = property(lambda model: vars(model).get("place", torch.device("cpu")))
+        place = property(lambda model: simulated.places.get(model, torch.device("cpu")))
         model.__class__ = type(cls.__name__, (cls,), {"to": to, "device": place, **members})
         return model
 
@@ -100,7 +103,7 @@ class Simulated:
             else:
                 del self.taken[name]
             self.most = max(self.most, sum(self.taken.values()))
-            vars(model)["place"] = place
+            self.places[model] = place
             if self.full and place == DEVICE:
                 raise torch.OutOfMemoryError("no memory is left")
 

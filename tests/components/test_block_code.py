@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 import loopwright
 from loopwright import ModularPipelineBlocks
 from loopwright.bridge import from_diffusers
-from loopwright.errors import ComponentLoadError, ComponentSaveError
+from loopwright.errors import ComponentLoadError, ComponentSaveError, UnknownInputError
 from tests.components.hub import TOKEN, Hub
 
 CODE = """
@@ -119,6 +121,8 @@ def test_blocks_that_are_installed_need_no_code(tmp_path: Path) -> None:
     from_diffusers(diffusers.FluxAutoBlocks()).save_pretrained(tmp_path)
     assert files(tmp_path) == ["modular_config.json"]
     assert isinstance(load(tmp_path), diffusers.FluxAutoBlocks)
+    # nor trust, as nothing of theirs would run
+    assert isinstance(ModularPipelineBlocks.from_pretrained(tmp_path), diffusers.FluxAutoBlocks)
 
 
 def test_blocks_go_to_the_hub_and_come_from_there(tmp_path: Path, hub: Hub) -> None:
@@ -201,3 +205,141 @@ def test_what_has_no_code_to_save_is_an_error(tmp_path: Path) -> None:
         "it from there"
     )
     assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(
+    ("imported", "others"),
+    [
+        ("from . import helper\ndouble = helper.double", {"helper.py": "def double(x): return 2 * x"}),
+        (
+            "from .helper import (\n    double,\n)",
+            {"helper.py": "from .more import double", "more.py": "double = 1"},
+        ),
+        ("from .part import double", {"part/__init__.py": "from .deep import double", "part/deep.py": "double = str"}),
+        (
+            "from .part.deep import double",
+            {"part/__init__.py": "", "part/deep.py": "from ..base import double", "base.py": "double = str"},
+        ),
+    ],
+)
+def test_all_that_the_code_imports_with_a_dot_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imported: str, others: dict[str, str]
+) -> None:
+    name = f"package_{tmp_path.name}"
+    code = CODE.format(library="loopwright", helper="helper").replace("from .helper import double", imported)
+    for file, text in {"__init__.py": "", "mine.py": code, **others}.items():
+        (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / file).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module(f"{name}.mine").Double().save_pretrained(tmp_path / "saved")
+    assert files(tmp_path / "saved") == sorted(["mine.py", "modular_config.json", *others])
+    assert load(tmp_path / "saved").times == 1
+
+
+def test_a_class_inside_a_function_is_not_saved(tmp_path: Path) -> None:
+    class Inside(ModularPipelineBlocks):
+        pass
+
+    with pytest.raises(ComponentSaveError, match=r"`Inside` is defined inside `test_a_class_.*` in test_block_code.py"):
+        Inside().save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_code_on_the_hub_is_that_of_its_commit_and_needs_no_network_twice(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.dumps({"auto_map": {"ModularPipelineBlocks": "block.Double"}}).encode()
+    code = CODE.format(library="diffusers", helper="helper").encode()
+
+    def helper(factor: int) -> bytes:
+        return f"def double(x):\n    return {factor} * x\n".encode()
+
+    repo = hub.add("me/code")
+    for folder, factor in (("", 2), ("a/", 5), ("b/", 7)):
+        changes = {"modular_config.json": config, "block.py": code, "helper.py": helper(factor)}
+        repo.commit({f"{folder}{name}": content for name, content in changes.items()})
+    first = load("me/code").init_pipeline()
+    repo.commit({"helper.py": helper(3)})
+    second = load("me/code").init_pipeline()
+    assert (first(x=1, output="x"), second(x=1, output="x")) == (2, 3)
+    assert [load("me/code", subfolder=name).init_pipeline()(x=1, output="x") for name in ("a", "b")] == [5, 7]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert load("me/code").init_pipeline()(x=1, output="x") == 3
+
+
+def test_blocks_and_index_come_from_one_commit(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from loopwright.bridge import repositories
+
+    repo = hub.add("me/moving")
+    index = {"_class_name": "FluxModularPipeline", "_blocks_class_name": "FluxAutoBlocks"}
+    repo.commit({"modular_model_index.json": json.dumps(index).encode()})
+    named = repositories.blocks_by_name
+
+    def moving(*arguments: Any) -> Any:
+        repo.commit({"modular_model_index.json": b"{"})
+        return named(*arguments)
+
+    monkeypatch.setattr(repositories, "blocks_by_name", moving)
+    assert isinstance(loopwright.ModularPipeline.from_pretrained("me/moving"), diffusers.FluxModularPipeline)
+
+
+def test_the_index_names_the_class_of_the_pipeline_for_code_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "modular_config.json").write_text(json.dumps({"auto_map": {"ModularPipelineBlocks": "block.Scale"}}))
+    (tmp_path / "modular_model_index.json").write_text(json.dumps({"_class_name": "FluxModularPipeline"}))
+    code = """
+    from diffusers.modular_pipelines import ModularPipelineBlocks, OutputParam
+
+    class Scale(ModularPipelineBlocks):
+        @property
+        def intermediate_outputs(self):
+            return [OutputParam("scale")]
+
+        def __call__(self, components, state):
+            state.set("scale", components.vae_scale_factor)
+            return components, state
+    """
+    (tmp_path / "block.py").write_text(textwrap.dedent(code))
+    pipe = loopwright.ModularPipeline.from_pretrained(tmp_path, trust_remote_code=True)
+    assert isinstance(pipe, diffusers.FluxModularPipeline)
+    assert pipe(output="scale") == 8
+
+
+def test_a_class_of_pipelines_of_ones_own_is_the_one_that_is_made(tmp_path: Path) -> None:
+    class Mine(loopwright.ModularPipeline):
+        pass
+
+    index = {"_class_name": "ModularPipeline", "_blocks_class_name": "TextToImageBlocks"}
+    (tmp_path / "modular_model_index.json").write_text(json.dumps(index))
+    assert type(Mine.from_pretrained(tmp_path)) is Mine
+
+
+@pytest.mark.parametrize(
+    "auto_map", [["block.Mine"], "block.Mine", {"ModularPipelineBlocks": ["a"]}, {"ModularPipelineBlocks": "M"}]
+)
+def test_a_configuration_that_names_no_class_is_an_error(tmp_path: Path, auto_map: Any) -> None:
+    (tmp_path / "modular_config.json").write_text(json.dumps({"auto_map": auto_map}))
+    with pytest.raises(ComponentLoadError) as caught:
+        load(tmp_path)
+    assert str(caught.value) == (
+        f"modular_config.json of {tmp_path} has {auto_map!r} as `auto_map`; it must be "
+        '{"ModularPipelineBlocks": "file.Class"}'
+    )
+
+
+def test_an_argument_that_the_class_does_not_take_is_an_error(tmp_path: Path) -> None:
+    blocks(tmp_path, "argument_blocks").Double().save_pretrained(tmp_path / "saved")
+    with pytest.raises(UnknownInputError) as caught:
+        load(tmp_path / "saved", tiems=3)
+    assert str(caught.value) == f"`Double` of {tmp_path / 'saved'} takes no `tiems`, did you mean `times`?"
+
+
+def test_code_may_load_blocks_of_another_folder_while_it_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    code = "from loopwright import ModularPipelineBlocks\n\nclass {}(ModularPipelineBlocks):\n    pass\n"
+    (tmp_path / "inner" / "block.py").write_text(code.format("Inner"))
+    loads = f"Other = ModularPipelineBlocks.from_pretrained({str(tmp_path / 'inner')!r}, trust_remote_code=True)\n"
+    (tmp_path / "block.py").write_text(code.format("Outer") + loads)
+    for folder, name in ((tmp_path, "Outer"), (tmp_path / "inner", "Inner")):
+        config = {"auto_map": {"ModularPipelineBlocks": f"block.{name}"}}
+        (folder / "modular_config.json").write_text(json.dumps(config))
+    assert type(load(tmp_path)).__name__ == "Outer"

@@ -200,11 +200,12 @@ def test_adapters_are_refused_and_saved_into_the_model_there(whole: Path, tmp_pa
     assert any("base_layer" in name for name in load_file(tmp_path / "saved" / "transformer" / WEIGHTS))
 
 
+class Mine(diffusers.ModularPipelineBlocks):  # type: ignore[misc, name-defined]
+    pass
+
+
 @row("blocks are saved with the file of their code")
 def test_blocks_are_saved_with_their_code_and_without_it_there(tmp_path: Path) -> None:
-    class Mine(diffusers.ModularPipelineBlocks):  # type: ignore[misc, name-defined]
-        pass
-
     from_diffusers(Mine()).save_pretrained(tmp_path / "ours")
     Mine().save_pretrained(tmp_path / "theirs")
     assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == ["modular_config.json", Path(__file__).name]
@@ -236,6 +237,30 @@ def test_code_of_two_folders_is_kept_apart_and_mixed_up_there(tmp_path: Path) ->
 
     assert factors(loopwright) == [2, 3]
     assert factors(diffusers) == [2, 2]
+
+
+@row("code of a repository that was loaded once")
+def test_code_is_loaded_without_a_network_and_not_there(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = json.dumps({"auto_map": {"ModularPipelineBlocks": "shared_name.Mine"}}).encode()
+    files = {"modular_config.json": config, "shared_name.py": CODE.encode(), "shared_helper.py": b"FACTOR = 5"}
+    hub.add("me/offline-code").commit(files)
+
+    def factor(library: Any) -> int:
+        blocks = library.ModularPipelineBlocks.from_pretrained("me/offline-code", trust_remote_code=True)
+        return int(blocks.factor)
+
+    assert factor(loopwright) == factor(diffusers) == 5
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert factor(loopwright) == 5
+    with pytest.raises(Exception, match="offline mode is enabled"):
+        factor(diffusers)
+
+
+@row("an option of `from_pretrained` that there is not")
+def test_an_option_that_there_is_not_is_an_error_and_ignored_there(whole: Path) -> None:
+    with pytest.raises(UnknownInputError):
+        OURS.from_pretrained(whole, torch_dtype=torch.float16)
+    assert THEIRS.from_pretrained(str(whole), torch_dtype=torch.float16).vae is None
 
 
 @row("a page on the hub has tags for video")

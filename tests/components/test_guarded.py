@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
+import threading
+import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from loopwright.components.guarded import guard, unguard, unguarded
-from loopwright.components.turns import is_inside
+from loopwright.components.turns import alone, is_inside
+from tests.components.simulated import until_waiting
+from tests.run.blocks import PATIENCE, Turnstile
 
 
 class Model(torch.nn.Module):
@@ -76,20 +82,51 @@ def test_what_wraps_a_guarded_method_stays() -> None:
     assert "decode" not in vars(model)
 
 
-def test_something_is_done_before_each_call() -> None:
-    model, done = Model(), []
-
-    def before() -> None:
-        done.append(is_inside(model))
-
+def test_an_offloaded_model_is_brought_before_each_call() -> None:
+    model, brought = Model(), []
+    model._hf_hook = SimpleNamespace(bring=lambda model: brought.append(is_inside(model)))  # type: ignore[assignment]
     guard(model)
-    guard(model, before)
     model(1)
     model.decode(1)
-    unguard(model, before)
+    del model._hf_hook
     model(1)
     unguard(model)
-    assert done == [True, True]
+    assert brought == [True, True]
+
+
+def test_a_guard_does_not_keep_a_model() -> None:
+    model = Model()
+    guard(model)
+    known = weakref.ref(model)
+    del model
+    gc.collect()
+    assert known() is None
+
+
+def test_a_call_that_waited_is_made_as_things_are_then() -> None:
+    """While it waits, somebody takes off what it would have gone through."""
+    model, turnstile, called = Model(), Turnstile(), []
+    own = Model.forward.__get__(model)
+    model.forward = lambda x: called.append("before")  # type: ignore[assignment, func-returns-value]
+    guard(model)
+
+    def change() -> None:
+        with alone([model]):
+            turnstile()
+            with unguarded(model):
+                model.forward = own  # type: ignore[method-assign]
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    turnstile.wait()
+    calling = threading.Thread(target=lambda: called.append(model(1)))
+    calling.start()
+    until_waiting(1)
+    turnstile.let_go()
+    for thread in (changing, calling):
+        thread.join(PATIENCE)
+    assert called == [True]
+    unguard(model)
 
 
 def test_a_copy_is_guarded_for_itself() -> None:

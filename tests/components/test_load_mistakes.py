@@ -367,6 +367,41 @@ MISTAKES = [
         write("vae/config.json", '{"act_fn": '),
     ),
     Mistake(
+        "a configuration that is a list",
+        VAE + "its config.json holds [1], where a JSON object belongs; get the file again",
+        write("vae/config.json", "[1]"),
+    ),
+    Mistake(
+        "a configuration of a scheduler that is a list",
+        "component `scheduler` (FlowMatchEulerDiscreteScheduler) could not be loaded from {folder}/scheduler: its "
+        "scheduler_config.json holds [1], where a JSON object belongs; get the file again",
+        write("scheduler/scheduler_config.json", "[1]"),
+    ),
+    Mistake(
+        "an index of weights that names none",
+        "component `transformer` (FluxTransformer2DModel) could not be loaded from {folder}/transformer: its "
+        "diffusion_pytorch_model.safetensors.index.json does not say which files the weights are in; get the file "
+        "again",
+        lambda folder: (shards(folder), write(f"transformer/{WEIGHTS}.index.json", '{"weight_map": [1]}')(folder)),
+    ),
+    Mistake(
+        "a link to weights that leads nowhere",
+        VAE + "there is no file of weights, such as a .safetensors file; the folder has config.json",
+        lambda folder: ((folder / "vae" / WEIGHTS).unlink(), (folder / "vae" / WEIGHTS).symlink_to("nowhere")),
+    ),
+    Mistake(
+        "a place that is a number",
+        "modular_model_index.json of {folder} has [None, None, {'subfolder': 4}] for component `vae`, where [library, "
+        "class, {...}] belongs; save the pipeline anew, or correct the file",
+        modular(_blocks_class_name="FluxAutoBlocks", vae=[None, None, {"subfolder": 4}]),
+    ),
+    Mistake(
+        "a component to be made of nothing",
+        "modular_model_index.json of {folder} has ['diffusers'] for component `image_processor` in "
+        "`_created_components`, where [library, class, {...}] belongs; save the pipeline anew, or correct the file",
+        modular(_blocks_class_name="FluxAutoBlocks", _created_components={"image_processor": ["diffusers"]}),
+    ),
+    Mistake(
         "a configuration of a scheduler that is missing",
         "component `scheduler` (FlowMatchEulerDiscreteScheduler) could not be loaded from {folder}/scheduler: "
         "there is no scheduler_config.json; the folder has no files",

@@ -304,3 +304,36 @@ def test_having_nothing_to_load_is_well_where_nothing_is_missing(saved: Path) ->
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pipe.load_components()
+
+
+@pytest.mark.parametrize("written", ["{folder}", "{folder}/", "./repo", "repo/../repo"])
+def test_a_folder_is_trusted_however_it_is_written(
+    with_code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    (tmp_path / "repo").mkdir()
+    with_code.rename(tmp_path / "repo" / "net")
+    place = {"type_hint": ["diffusers", "AutoModel"], "pretrained_model_name_or_path": "repo", "subfolder": "net"}
+    index = {"_class_name": "ModularPipeline", "net": [None, None, place]}
+    (tmp_path / "repo" / "modular_model_index.json").write_text(json.dumps(index))
+    monkeypatch.chdir(tmp_path)
+    pipe = needs(with_code).init_pipeline(written.format(folder=tmp_path / "repo"))
+    pipe.load_components(trust_remote_code=True)
+    assert type(pipe.net).__name__ == "Tiny"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda saved, **options: loopwright.ModularPipeline.from_pretrained(saved, **options),
+        lambda saved, **options: loopwright.ModularPipeline(diffusers.FluxAutoBlocks, **options),
+    ],
+)
+def test_a_pipeline_is_not_made_with_what_its_components_are_loaded_with(saved: Path, make: Any) -> None:
+    with pytest.raises(UnknownInputError) as caught:
+        make(saved, torch_dtype=torch.float16)
+    assert str(caught.value) == (
+        "a pipeline is not made with `torch_dtype`; components are given to `update_components`, and what they are "
+        "loaded with, such as `dtype`, to `load_components`"
+    )
+    with pytest.raises(UnknownInputError, match=r"`revison`, did you mean `revision`\?"):
+        make(saved, revison="v1")

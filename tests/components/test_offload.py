@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import threading
+import weakref
 from typing import Any
 from unittest import mock
 
@@ -345,7 +347,7 @@ def test_models_come_and_go_while_others_are_offloaded(device: Simulated) -> Non
     manager, models = offloading(), models_of(device)
     ids = {name: manager.add(name, model) for name, model in models.items()}
     [x] = starts(1)
-    before = set(vars(linear(0))) | {"place", "forward"}
+    before = set(vars(linear(0))) | {"forward"}
     models["first"](x), models["second"](x)
     manager.remove(ids["first"])
     assert not is_offloaded(models["first"])
@@ -379,6 +381,180 @@ def test_a_model_leaves_only_when_no_run_uses_it(device: Simulated) -> None:
     # called on the CPU after that, where it is at home
     assert all("was called on cpu" in fault for fault in device.faults)
     assert device.taken == {}
+
+
+def test_a_call_that_waits_while_offloading_ends_goes_on(device: Simulated) -> None:
+    manager = offloading()
+    first, _ = two(device, manager)
+    [x] = starts(1)
+    device.during["first"] = turnstile = Turnstile()
+    holding = first.start(x=x, output="x")
+    turnstile.wait()
+    ending = threading.Thread(target=manager.disable_auto_cpu_offload)
+    ending.start()
+    until_waiting(1)
+    waiting = first.start(x=x, output="x")
+    until_waiting(2)
+    device.during.clear()
+    turnstile.let_go()
+    ending.join(PATIENCE)
+    assert torch.equal(waiting.result(), holding.result())
+    assert not is_offloaded(first.first)
+
+
+def test_a_model_that_a_block_changes_is_not_moved_meanwhile(device: Simulated) -> None:
+    """Nobody calls it at that moment; but the block has it alone."""
+    manager, turnstile = offloading(), Turnstile()
+    model = models_of(device)["first"]
+    model.peft_config = {"default": "an adapter"}
+
+    class Changes(Call):
+        def __call__(self, components: Any, state: Any, **_: Any) -> tuple[Any, Any]:
+            super().__call__(components, state)
+            turnstile()
+            return super().__call__(components, state)
+
+    pipe = pipeline(change=Changes("first")).blocks.init_pipeline(components_manager=manager)
+    pipe.update_components(first=model)
+    run = pipe.start(x=starts(1)[0])
+    turnstile.wait()
+    ending = threading.Thread(target=manager.disable_auto_cpu_offload)
+    ending.start()
+    until_waiting(1)
+    assert device.moves == [("first", "cpu:0")]
+    turnstile.let_go()
+    run.result()
+    ending.join(PATIENCE)
+    assert device.moves == [("first", "cpu:0"), ("first", "cpu")]
+    assert device.faults == []
+
+
+class Holds(torch.nn.Module):
+    """A model that has another as a part, and calls it."""
+
+    def __init__(self, part: torch.nn.Module) -> None:
+        super().__init__()
+        self.own, self.part = linear(5), part
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.part(self.own(x))
+        return made
+
+
+@pytest.mark.parametrize("names", [("part", "whole"), ("whole", "part")])
+def test_a_model_whose_part_is_in_use_is_not_moved(device: Simulated, names: tuple[str, ...]) -> None:
+    part = device.put(linear(0), "part")
+    models = {"part": part, "whole": device.put(Holds(part), "whole"), "second": device.put(linear(1), "second")}
+    manager = offloading()
+    for name in (*names, "second"):
+        manager.add(name, models[name])
+    assert all(map(is_offloaded, models.values()))
+    [x] = starts(1)
+    models["whole"](x)
+    device.budget = 0
+    device.moves.clear()
+    device.during["part"] = turnstile = Turnstile()
+    calling = threading.Thread(target=lambda: part(x))
+    calling.start()
+    turnstile.wait()
+    coming = threading.Thread(target=lambda: models["second"](x))
+    coming.start()
+    until_waiting(1)
+    assert device.moves == []
+    turnstile.let_go()
+    calling.join(PATIENCE)
+    coming.join(PATIENCE)
+    assert list(device.taken) == ["second"]
+    assert device.faults == []
+
+
+def test_a_model_of_two_managers_is_offloaded_as_long_as_by_one(device: Simulated) -> None:
+    model, [x] = models_of(device)["first"], starts(1)
+    one, other = offloading(), offloading()
+    for manager in (one, other):
+        manager.add("first", model)
+    for ending, staying in ((one, other), (other, one)):
+        ending.disable_auto_cpu_offload()
+        assert is_offloaded(model)
+        model(x)
+        assert list(device.taken) == ["first"]
+        staying.disable_auto_cpu_offload()
+        assert not is_offloaded(model)
+        assert device.taken == {}
+        for manager in (one, other):
+            manager.enable_auto_cpu_offload(DEVICE, memory_reserve_margin=0)
+    assert device.faults == []
+
+
+def test_a_model_that_accelerate_offloads_is_taken_over(device: Simulated) -> None:
+    manager = ComponentsManager()
+    model, [x] = torch.nn.Sequential(linear(0), linear(1)), starts(1)
+    expected = model(x)
+    accelerate.cpu_offload(model, torch.device("cpu"))
+    assert next(model.parameters()).is_meta
+    manager.add("first", model)
+    manager.enable_auto_cpu_offload(DEVICE, memory_reserve_margin=0)
+    assert not next(model.parameters()).is_meta
+    assert torch.equal(model(x), expected)
+
+
+class Immovable(torch.nn.Linear):
+    """As some quantized models are."""
+
+    def to(self, *_: Any, **__: Any) -> Any:
+        raise ValueError("`.to` is not supported for this model")
+
+
+def test_a_model_that_cannot_be_moved_is_named_and_nothing_is_offloaded(device: Simulated) -> None:
+    manager, models = ComponentsManager(), {**models_of(device), "fixed": Immovable(1, 1)}
+    ids = [manager.add(name, model) for name, model in models.items()]
+    before = set(vars(linear(0))) | {"forward"}
+    with pytest.raises(ValueError, match=r"`\.to` is not supported") as raised:
+        manager.enable_auto_cpu_offload(DEVICE)
+    assert raised.value.__notes__ == [f"while model `{ids[-1]}` was moved to the CPU, to be offloaded"]
+    assert manager.model_hooks is None
+    assert all(set(vars(model)) <= before for model in models.values())
+    manager.remove(ids[-1])
+    manager.enable_auto_cpu_offload(DEVICE)
+    with pytest.raises(ValueError, match="not supported"):
+        manager.add("fixed", models["fixed"], "some")
+    assert list(manager.components) == ids[:-1]
+    assert manager.get_ids(collection="some") == []
+
+
+def test_a_strategy_that_returns_nothing_is_named(device: Simulated) -> None:
+    manager = offloading(offload_strategy=lambda hooks, **_: None)
+    manager.add("first", models_of(device)["first"])
+    with pytest.raises(InvalidInputError) as raised:
+        manager.get_one(name="first")(starts(1)[0])
+    assert str(raised.value) == (
+        "the offload strategy returned None; it must return the hooks of the models that have to go, of those that it "
+        "was given"
+    )
+
+
+def test_a_manager_that_nobody_holds_keeps_no_model(device: Simulated) -> None:
+    manager = offloading()
+    models = models_of(device)
+    for name, model in models.items():
+        manager.add(name, model)
+        model(starts(1)[0])
+    known = [weakref.ref(model) for model in models.values()]
+    del manager, models, model
+    gc.collect()
+    assert [model() for model in known] == [None] * 3
+
+
+def test_results_that_a_cache_keeps_are_found_wherever_the_models_wait(device: Simulated) -> None:
+    device.budget = ROOM
+    pipe = calling(offloading(), **models_of(device))
+    pipe.cache()
+    [x] = starts(1)
+    first = pipe(x=x, output="x")
+    counted = device.calls.copy()
+    assert torch.equal(pipe(x=x, output="x"), first)
+    assert device.calls == counted
+    assert device.faults == []
 
 
 def test_a_model_under_two_names_has_one_hook(device: Simulated) -> None:
@@ -523,6 +699,35 @@ def test_models_that_are_offloaded_by_a_manager_of_diffusers_are_called_one_at_a
     assert all(torch.equal(run.result(), value) for run, value in zip(runs, expected, strict=True))
     assert device.faults == []
     assert device.most <= device.budget
+
+
+def test_a_block_that_has_such_a_model_alone_does_not_wait_for_a_call_that_waits_for_it(device: Simulated) -> None:
+    models, turnstile = models_of(device, NAMES[:2]), Turnstile()
+    theirs = components_manager.ComponentsManager()
+    for name, model in models.items():
+        theirs.add(name, model)
+    theirs.enable_auto_cpu_offload(DEVICE, memory_reserve_margin=0)
+    models["first"].peft_config = {"default": "an adapter"}
+
+    class Waits(Call):
+        def __call__(self, components: Any, state: Any, **_: Any) -> tuple[Any, Any]:
+            turnstile()
+            return super().__call__(components, state)
+
+    pipe = pipeline(use=Waits("first")).blocks.init_pipeline()
+    pipe.update_components(first=models["first"])
+    [x] = starts(1)
+    run = pipe.start(x=x)
+    turnstile.wait()
+    calls_it = Nested(8, 8, bias=False).requires_grad_(False)
+    vars(calls_it)["other"] = [models["first"]]
+    # of another run: its call waits until the block ends
+    other = calling(ComponentsManager(), "outer", outer=calls_it).start(x=x)
+    until_waiting(1)
+    turnstile.let_go()
+    run.result(PATIENCE)
+    other.result(PATIENCE)
+    assert device.faults == []
 
 
 def test_a_model_whose_parts_are_brought_in_its_call_is_called_by_one_run_at_a_time(

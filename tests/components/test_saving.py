@@ -229,6 +229,26 @@ def test_a_save_that_fails_leaves_the_folder_as_it_was(pipe: Any, saved: Path, t
     assert sorted(os.listdir(tmp_path)) == ["there"]
 
 
+def test_what_stands_in_the_way_changes_nothing(pipe: Any, tmp_path: Path) -> None:
+    (tmp_path / "vae").write_text("mine")
+    with pytest.raises(ComponentSaveError, match=f"what was saved could not be put into {tmp_path}: .*File exists"):
+        pipe.save_pretrained(tmp_path)
+    assert files(tmp_path) == {"vae": b"mine"}
+    (tmp_path / "vae").unlink()
+    (tmp_path / "modular_model_index.json").mkdir()
+    with pytest.raises(ComponentSaveError, match="is a folder, where a file belongs"):
+        pipe.save_pretrained(tmp_path)
+    assert files(tmp_path) == {}
+
+
+def test_a_compiled_model_is_saved_as_what_it_is(pipe: Any, tmp_path: Path) -> None:
+    other = from_diffusers(diffusers.FluxAutoBlocks()).init_pipeline()
+    other.update_components(transformer=torch.compile(pipe.transformer, backend="eager"))
+    other.save_pretrained(tmp_path)
+    entry = index(tmp_path)["transformer"]
+    assert entry[2]["type_hint"] == entry[:2] == ["diffusers", "FluxTransformer2DModel"]
+
+
 def test_weights_are_saved_over_the_file_that_they_are_read_from(saved: Path, tmp_path: Path) -> None:
     """Files of weights are mapped into memory: to write into them would change, or break, what is being saved."""
     import shutil

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopwright.components import turns
-from loopwright.components.turns import acting_as, alone, has_owner, is_holding, is_inside, is_used, together, vacated
+from loopwright.components.turns import (
+    acting_as,
+    alone,
+    at_work,
+    has_owner,
+    is_holding,
+    is_inside,
+    is_used,
+    lent,
+    together,
+    unchanged,
+    vacated,
+)
 from tests.components.simulated import until_waiting
 from tests.run.blocks import PATIENCE, Turnstile, in_threads
 
@@ -111,6 +124,183 @@ def test_those_who_wait_for_a_model_come_before_those_who_come_later() -> None:
     for thread in threads:
         thread.join()
     assert order == ["first", "alone", "late"]
+
+
+def test_a_call_does_not_wait_for_those_who_come_later_to_have_the_model_alone() -> None:
+    """Otherwise two runs that have it alone in turn would keep all others from it."""
+    first, order = model(), []
+    turnstile = Turnstile()
+
+    def call() -> None:
+        with together(first):
+            turnstile()
+            order.append("called")
+
+    def take() -> None:
+        with alone([first]):
+            order.append("alone")
+
+    with acting_as("a", nothing), alone([first]):
+        calling = Thread("b", call)
+        until_waiting(1)
+        taking = Thread("c", take)
+        until_waiting(2)
+    turnstile.wait()
+    assert order == []
+    turnstile.let_go()
+    calling.join()
+    taking.join()
+    assert order == ["called", "alone"]
+
+
+def test_one_who_takes_a_model_again_lets_those_pass_who_wait_for_it() -> None:
+    first, order = model(), []
+
+    def take(name: str) -> Callable[[], None]:
+        def work() -> None:
+            with alone([first]):
+                order.append(name)
+
+        return work
+
+    with acting_as("a", nothing):
+        with alone([first]):
+            waiting = []
+            for number, name in enumerate("bc", 1):
+                waiting.append(Thread(name, take(name)))
+                until_waiting(number)
+        take("a")()
+    for thread in waiting:
+        thread.join()
+    assert order == ["b", "c", "a"]
+
+
+def test_a_model_that_nobody_has_is_not_kept_for_one_who_waits_for_another_besides() -> None:
+    first, second, order = model(), model(), []
+
+    def take(*models: torch.nn.Module) -> Callable[[], None]:
+        def work() -> None:
+            with alone(models):
+                order.append(len(models))
+
+        return work
+
+    with acting_as("a", nothing), alone([second]):
+        waiting = Thread("b", take(first, second))
+        until_waiting(1)
+        Thread("c", take(first)).join()
+    waiting.join()
+    assert order == [1, 2]
+
+
+def test_many_runs_that_wait_for_each_other_go_on_without_delay() -> None:
+    """Each calls a model, and wants those of all others."""
+    models = [model() for _ in range(16)]
+    meet = threading.Barrier(len(models))
+
+    def work(own: torch.nn.Module) -> Callable[[], None]:
+        def take() -> None:
+            with together(own):
+                meet.wait(PATIENCE)
+                with vacated(lambda: [other for other in models if other is not own]):
+                    pass
+
+        return take
+
+    in_threads(*map(work, models))
+    assert not turns._waits
+    assert not turns._passed
+
+
+def test_a_thread_of_nobody_takes_no_model_from_a_block() -> None:
+    """Its calls pass, as the block may have made it; but it does not move the model, or change it."""
+    first, second = model(), model()
+    had: list[torch.nn.Module] = []
+
+    def vacate() -> None:
+        with vacated(lambda: [first, second]) as models:
+            had.extend(models)
+
+    def take() -> None:
+        with alone([first]):
+            had.append(first)
+
+    def call() -> None:
+        with alone([first], for_call=True), together(first):
+            assert is_used(second)
+
+    with acting_as("a", nothing), alone([first, second], for_block=True):
+        in_threads(call)
+        in_threads(vacate)
+        assert had == []
+        taking = threading.Thread(target=take)
+        taking.start()
+        until_waiting(1)
+        assert had == []
+    taking.join(PATIENCE)
+    assert had == [first]
+
+
+def test_a_thread_that_is_given_the_context_of_a_run_does_not_count_as_the_run() -> None:
+    with acting_as("a", nothing):
+        context = contextvars.copy_context()
+        assert in_threads(lambda: context.run(turns.current_run)) != ["a"]
+        assert turns.current_run() == "a"
+
+
+def test_one_who_is_interrupted_while_it_waits_for_what_it_lent_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, turnstile = model(), Turnstile()
+
+    def take() -> None:
+        with alone([first]):
+            turnstile()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def lend() -> None:
+        with acting_as("a", nothing), alone([first]), together(first), lent([first]):
+            taking.append(Thread("b", take))
+            turnstile.wait()
+            monkeypatch.setattr(turns._changed, "wait", interrupt)
+
+    taking: list[Thread] = []
+    with pytest.raises(KeyboardInterrupt):
+        lend()
+    monkeypatch.undo()
+    assert not turns._gate(first).waiting
+    turnstile.let_go()
+    taking[0].join()
+    assert not is_used(first)
+    assert not turns._waits
+    assert not turns._passed
+
+
+def test_nobody_changes_a_model_whose_weights_are_read() -> None:
+    first, turnstile = model(), Turnstile()
+
+    def read() -> None:
+        with unchanged(first):
+            turnstile()
+
+    with at_work("a", nothing), alone([first], for_block=True):
+        with unchanged(first):
+            pass  # in the thread of the run that has it
+        reading = threading.Thread(target=read)
+        reading.start()
+        until_waiting(1)
+    turnstile.wait()
+    assert is_used(first)
+    turnstile.let_go()
+    reading.join(PATIENCE)
+    assert not is_used(first)
+
+
+def test_one_who_has_no_model_keeps_nobody_waiting() -> None:
+    with acting_as("a", nothing), alone([]):
+        assert not is_holding("a")
 
 
 def test_waiting_ends_when_the_run_has_to_end() -> None:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import copy
 import inspect
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import diffusers
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
 from diffusers import guiders
 from diffusers.hooks import FirstBlockCacheConfig, LayerSkipConfig
 from diffusers.models.cache_utils import CacheMixin
+from diffusers.utils import scale_lora_layers, unscale_lora_layers
 
 from loopwright import ComponentSpec, InputParam, ModularPipelineBlocks, OutputParam
 from loopwright.components import turns
 from loopwright.components.guarded import KEEPS_VALUES
 from loopwright.errors import RunCancelledError
+from loopwright.run.checkpoints.fingerprint import weights_digest
 from loopwright.run.exclusive import needs_exclusive
 from tests.blocks.arithmetic import AddOne, Repeat
-from tests.run.blocks import Do, Turnstile, in_threads, pipeline
+from tests.components.simulated import until_waiting
+from tests.run.blocks import PATIENCE, Do, Turnstile, in_threads, pipeline
 
 LAYER = [LayerSkipConfig(indices=[4], fqn="transformer_blocks")]
 HOOKING = [
@@ -228,10 +233,83 @@ def test_nobody_takes_an_autoencoder_while_its_dtype_is_looked_at(half_precision
     assert could == [False]
 
 
+def test_weights_are_not_digested_while_a_block_computes_with_them_in_float32(half_precision: Any) -> None:
+    """Or a run that begins meanwhile could not be resumed: nobody would know the weights that it began with."""
+    expected, turnstile = weights_digest(half_precision.vae), Turnstile()
+    decoder = half_precision.vae.decoder.register_forward_pre_hook(turnstile)
+    run = half_precision.start(latents=torch.zeros(1, 4, 8, 8))
+    turnstile.wait()
+    decoder.remove()
+    assert half_precision.vae.dtype == torch.float32
+    found: list[str] = []
+    digesting = threading.Thread(target=lambda: found.append(weights_digest(half_precision.vae)))
+    digesting.start()
+    until_waiting(1)
+    turnstile.let_go()
+    digesting.join(PATIENCE)
+    run.result()
+    assert found == [expected]
+
+
 def test_a_block_that_fails_leaves_the_autoencoder_in_its_own_dtype(half_precision: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         half_precision(latents=torch.zeros(1, 4, 8, 8), fails=True)
     assert half_precision.vae.dtype == torch.float16
+
+
+def test_a_block_that_fails_leaves_each_weight_in_its_own_dtype() -> None:
+    """A model with adapters has several: those of the adapters are more precise than the others."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4).bfloat16(), torch.nn.Linear(4, 4))
+    model.peft_config = {"default": "an adapter"}  # type: ignore[assignment]
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+
+    class Fails(Do):
+        expected_components = [ComponentSpec("model", torch.nn.Module)]
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    pipe = pipeline(fails=Fails(fail))
+    pipe.update_components(model=model)
+    with pytest.raises(ZeroDivisionError):
+        pipe()
+    for name, weight in model.named_parameters():
+        assert weight.dtype == before[name].dtype
+        assert torch.equal(weight, before[name])
+
+
+def test_a_run_that_is_cancelled_leaves_adapters_as_they_were() -> None:
+    """Blocks scale them, call the model, and scale them back; a run that is cancelled ends at the call."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=["0"], init_lora_weights=False), model)
+    model.peft_config = model[0].peft_config if hasattr(model[0], "peft_config") else {"default": None}
+    model.requires_grad_(False)
+    turnstile = Turnstile()
+
+    class Scales(Do):
+        expected_components = [ComponentSpec("model", torch.nn.Module)]
+
+    def scaled(components: Any, x: Any) -> Any:
+        scale_lora_layers(components.model, 0.5)
+        turnstile()
+        made = components.model(x)
+        unscale_lora_layers(components.model, 0.5)
+        return made
+
+    pipe = pipeline(scale=Scales(scaled))
+    pipe.update_components(model=model)
+    x = torch.ones(1, 4)
+    expected = model(x)
+    run = pipe.start(x=x)
+    turnstile.wait()
+    assert not torch.equal(model[0].scaling["default"] * expected, expected)
+    run.cancel()
+    turnstile.let_go()
+    with pytest.raises(RunCancelledError):
+        run.result()
+    assert torch.equal(model(x), expected)
 
 
 class Adapted(torch.nn.Linear):

@@ -125,9 +125,10 @@ def describe(
     count = len(args)
     length = reader.length
     if fixed:
-        length_key, row_key = _length_class(length), rows
+        # what is not padded is not put together with what is: it may not be possible to pad it
+        length_key, row_key = (_length_class(length), length % LENGTH_CLASS > 0), rows
     else:
-        length_key, row_key = bool(length), 0
+        length_key, row_key = (length > 0, False), 0
     order = (count, tuple(name for name, _ in named))
     return Arguments(
         key=(order, length_key, row_key, tuple(reader.key)),
@@ -213,7 +214,8 @@ class _Reader:
             return self._leaf("rows", value, name, ("text", value.shape[2:], *what), text=True)
         if len(value) == self.rows:
             return self._leaf("rows", value, name, ("rows", value.shape[1:], *what))
-        shape = ("shared", value.shape, *what)
+        # how its elements lie in memory may decide on bits
+        shape = ("shared", value.shape, value.stride() if self.fixed else (), *what)
         self._note((*shape, self.contents.digest(value)), shape)
         return value
 
@@ -286,8 +288,14 @@ def merge(
         if spare:
             repeats = -(-spare // first.rows)
             parts = [*parts, torch.cat([parts[0]] * repeats)[:spare]]
-        merged.append(torch.cat(parts))
+        merged.append(_joined(parts) if fixed else torch.cat(parts))
     return first.filled(merged)
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Rows in one tensor whose elements lie in their order, however they lie in the parts."""
+    rows = sum(len(part) for part in parts)
+    return torch.cat(list(parts), out=parts[0].new_empty((rows, *parts[0].shape[1:])))
 
 
 def _padded(text: torch.Tensor, length: int) -> torch.Tensor:

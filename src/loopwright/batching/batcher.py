@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
-from loopwright.batching import adapters
 from loopwright.batching.admission import Admission, Client
 from loopwright.batching.arguments import Arguments, describe
 from loopwright.batching.contents import Contents
@@ -26,7 +25,8 @@ from loopwright.batching.forwards import Call, Forwards
 from loopwright.batching.member import Member, current_member
 from loopwright.batching.memory import RunMemory
 from loopwright.batching.models import Method, WrappedModel, can_be_lent
-from loopwright.batching.report import BatchReport, Refusal
+from loopwright.batching.report import BatchReport
+from loopwright.components import adapters
 from loopwright.components.guarded import keeps_values, unguarded
 from loopwright.components.turns import acting_as, alone, lent, owned
 from loopwright.errors import RunStateError
@@ -74,7 +74,6 @@ class Batcher:
         self._durations: dict[int, float] = {}
         self._contents = Contents()
         self._names = {id(model): name for name, model in models.items()}
-        self._refusals: Counter[tuple[str, str, str]] = Counter()
         self._forwards = Forwards(self._names, max_batch, deterministic, prove_every)
         self._thread: threading.Thread | None = None
         self._is_idle = False
@@ -99,7 +98,12 @@ class Batcher:
         with self._changed:
             self._is_over = True
         try:
-            self._wait_for_runs(cancel)
+            try:
+                self._wait_for_runs(cancel)
+            except BaseException:
+                # such as Ctrl-C: nobody wants to wait any more
+                self._wait_for_runs(cancel=True)
+                raise
         finally:
             with self._changed:
                 self._changed.notify_all()
@@ -110,12 +114,17 @@ class Batcher:
                 self._thread.join()
 
     def _wait_for_runs(self, cancel: bool) -> None:
+        with self._changed:
+            members = list(self._members)
+        for member in members:
+            # this thread takes no more of its events
+            member.control.let_go(unless_wanted=True)
         while True:
             with self._changed:
                 members = list(self._members)
                 if not members:
                     return
-                ending = members if cancel else [member for member in members if member.halts]
+                ending = members if cancel else [member for member in members if member.control.is_paused]
                 if not ending:
                     self._changed.wait()
                     continue
@@ -142,8 +151,17 @@ class Batcher:
     def membership(self, member: Member) -> Iterator[None]:
         """Wait until a run is admitted, and count it for the time of the context."""
         self.announce(member)
+        host = self._member()
         try:
-            with self._admission.admitted(member.client, member.control.check):
+            with ExitStack() as stack:
+                with member.control.waiting():
+                    admitted = self._admission.admitted(
+                        member.client,
+                        member.control.check,
+                        # a block of that run calls this pipeline, and waits for it
+                        lambda: host is not None and host.is_waiting_for(member.thread),
+                    )
+                    member.place = stack.enter_context(admitted)
                 for model in filter(adapters.has_adapters, self._models):
                     # nobody is in a block meanwhile that changes them
                     with alone([model]):
@@ -175,19 +193,32 @@ class Batcher:
             member.busy = False
             member.since = time.perf_counter()
 
-    def change(self, member: Member, halts: int = 0, models: frozenset[int] | None = None) -> None:
-        """A run is elsewhere now.
+    def halt(self, member: Member) -> None:
+        """A run is paused: nobody waits for it, and others go on in its place."""
+        assert member.place is not None
+        self._admission.halt(member.place)
+        self._change(member, halts=True)
+
+    def go_on(self, member: Member) -> None:
+        """A run is to go on after it was paused; waits for its turn."""
+        assert member.place is not None
+        self._admission.go_on(member.place, member.control.check)
+        self._change(member, halts=False)
+
+    def enter(self, member: Member, models: frozenset[int]) -> None:
+        """A run is in another loop.
 
         Args:
             member: the run.
-            halts: 1 if it halts, -1 if it goes on.
             models: the ids of the models at which others wait for it.
         """
+        self._change(member, models=models)
+
+    def _change(self, member: Member, **now: Any) -> None:
         with self._changed:
-            member.halts += halts
+            for name, value in now.items():
+                setattr(member, name, value)
             member.since = time.perf_counter()
-            if models is not None:
-                member.models = models
             if self._queue or self._is_over:
                 self._changed.notify_all()
 
@@ -210,7 +241,7 @@ class Batcher:
                 # whose threads would slow those of the thread that makes the calls
                 release_torch_threads()
                 with self._lending(member, call):
-                    call.place.wait()
+                    call.seat.wait()
                 if not call.is_declined:
                     return call.outcome()
                 with self._changed:
@@ -290,6 +321,8 @@ class Batcher:
                 reason = self._forwards.refusal(call)
             else:
                 reason = described
+        if reason is None and self._thread is None:
+            self._start_thread()
         now = time.perf_counter()
         with self._changed:
             member.busy = True
@@ -300,20 +333,25 @@ class Batcher:
                 if len(self._gaps) >= 8:
                     self._usual_patience = _PATIENCE * sorted(self._gaps)[3 * len(self._gaps) // 4]
             if reason is not None or call is None:
-                self._refusals[self._names[id(model)], method.name, str(reason)] += 1
-                self._forwards.count_alone(model)
+                self._forwards.count_refused(method, str(reason))
                 if self._queue:
                     self._changed.notify_all()
                 return None
+            call.since = now
+            is_first = all(other.key != call.key for other in self._queue)
             self._queue.append(call)
-            if self._thread is None:
-                # a daemon: a program that ends does not wait for it
-                self._thread = threading.Thread(target=self._work, name="loopwright-batch", daemon=True)
-                self._thread.start()
-            # the thread is woken for the first, to see how long to wait, and when there is something to do
-            elif self._is_idle and (len(self._queue) == 1 or self._next(now)[0]):
+            # the thread is woken for the first of a kind, to see how long to wait, and when there is something to do
+            if self._is_idle and (is_first or self._next(now)[0]):
                 self._changed.notify_all()
         return call
+
+    def _start_thread(self) -> None:
+        with self._changed:
+            if self._thread is None:
+                # a daemon: a program that ends does not wait for it
+                thread = threading.Thread(target=self._work, name="loopwright-batch", daemon=True)
+                thread.start()
+                self._thread = thread
 
     # The thread of the batch.
 
@@ -354,13 +392,17 @@ class Batcher:
         waits = []
         # in the order of their oldest calls
         for calls in groups.values():
-            most = self._forwards.limit(calls[0])
+            most = self._forwards.most(calls)
             if len(calls) >= most:
                 return calls[:most], None
-            wait = self._missing(id(calls[0].method.model), now)
-            if wait is None:
+            model = id(calls[0].method.model)
+            wait, waited, patience = self._missing(model, now), now - calls[0].since, self._patience(model)
+            if wait is None or waited > 2 * patience:
                 return calls, None
-            waits.append(wait)
+            waits.append(min(wait, 2 * patience - waited))
+            if waited > patience:
+                # those that came later have been let past for long enough
+                break
         return [], min(waits, default=None)
 
     def _missing(self, model: int, now: float) -> float | None:
@@ -390,14 +432,12 @@ class Batcher:
     def report(self) -> BatchReport:
         """What was done so far."""
         with self._changed:
-            refusals = self._refusals + self._forwards.refusals
             queued = len(self._queue)
-            models = self._forwards.reports()
         return BatchReport(
-            models=models,
+            models=self._forwards.reports(),
             active=self._admission.active,
             waiting=self._admission.waiting,
             queued=queued,
-            refusals=[Refusal(*about, calls) for about, calls in sorted(refusals.items())],
+            refusals=self._forwards.refusals(),
             run_bytes=self._memory.run_bytes,
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Contents", "row_digests"]
+__all__ = ["Contents", "elements", "row_digests"]
 
 
 class Contents:
@@ -40,6 +40,13 @@ def row_digests(tensor: torch.Tensor) -> list[bytes]:
     return [_digest(row) for row in tensor.unbind(0)]
 
 
+def elements(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of the elements of a tensor, in their order."""
+    # a copy, as one element may lie in memory in ways of which there is no view
+    plain = tensor.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+    return plain.view(-1).view(torch.uint8)
+
+
 def _digest(tensor: torch.Tensor) -> bytes:
-    data: Any = tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy()
+    data: Any = elements(tensor).cpu().numpy()
     return hashlib.blake2b(data, digest_size=16).digest()

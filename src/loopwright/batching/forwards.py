@@ -7,22 +7,26 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
 
-from loopwright.batching.adapters import Adapters, with_adapters
 from loopwright.batching.arguments import Arguments, merge
-from loopwright.batching.member import Member, Place
+from loopwright.batching.member import Member, Seat
 from loopwright.batching.memory import is_out_of_memory
 from loopwright.batching.models import Method, why_alone
 from loopwright.batching.outputs import split
 from loopwright.batching.proof import Ledger, prove, prove_fixed, shares, size_class
-from loopwright.batching.report import ModelReport
+from loopwright.batching.report import ModelReport, Refusal
+from loopwright.components.adapters import Adapters, with_adapters
 from loopwright.components.turns import alone, current_run, together
 from loopwright.run.modes import ThreadModes
 
 __all__ = ["Call", "Forwards"]
+
+# Of how many reasons it is known how many calls were made alone for it.
+_MOST_REFUSALS = 1000
 
 
 class Call:
@@ -38,7 +42,8 @@ class Call:
         key: equal for calls that can be made together.
         proof_key: equal for calls for which one proof holds.
         run: by what it is known who works with the model.
-        place: where the thread of the run waits.
+        seat: where the thread of the run waits.
+        since: when it came.
         is_declined: whether the run is to make the call itself.
     """
 
@@ -63,7 +68,8 @@ class Call:
         self.key = (*kind, arguments.key)
         self.proof_key = (*kind, arguments.proof_key)
         self.run = current_run()
-        self.place = Place()
+        self.seat = Seat()
+        self.since = 0.0
         self.is_declined = False
         self._value: Any = None
         self._error: BaseException | None = None
@@ -75,7 +81,7 @@ class Call:
             self._is_answered = True
             self._value, self._error, self.is_declined = value, error, declined
             self.member.batcher.let_go(self.member)
-            self.place.let_go()
+            self.seat.let_go()
 
     def abandon(self) -> None:
         """Nobody waits for it any more."""
@@ -101,17 +107,21 @@ class Forwards:
     def __init__(self, names: dict[int, str], max_batch: int, deterministic: bool, prove_every: int) -> None:
         self._names, self._max_batch, self._deterministic = names, max_batch, deterministic
         self._ledger = Ledger(prove_every)
-        # how many calls fit, where fewer do than allowed
-        self._limits: dict[Any, int] = {}
         self._lock = threading.Lock()
         self._reports = {name: ModelReport() for name in names.values()}
-        self.refusals: Counter[tuple[str, str, str]] = Counter()
+        self._refusals: dict[tuple[str, str, str], int] = {}
 
-    def limit(self, call: Call) -> int:
-        """How many calls like this one share a forward at most."""
-        if self._deterministic and not call.in_loop:
+    def most(self, calls: Sequence[Call]) -> int:
+        """How many calls share a forward at most: of these, with equal keys, the first ones, or with more like them."""
+        if self._deterministic and not calls[0].in_loop:
             return 1
-        return self._limits.get(call.proof_key, self._max_batch)
+        room = self._ledger.room(calls[0].proof_key)
+        if room is None:
+            return self._max_batch
+        rows = [call.arguments.rows for call in calls]
+        fitting = sum(total <= room for total in accumulate(rows))
+        spare = (room - sum(rows)) // rows[0] if fitting == len(calls) else 0
+        return max(1, min(self._max_batch, fitting + spare))
 
     def refusal(self, call: Call) -> str | None:
         """Why a call is not made together with others; None if it may be."""
@@ -122,9 +132,24 @@ class Forwards:
         with self._lock:
             return {name: replace(report, sizes=Counter(report.sizes)) for name, report in self._reports.items()}
 
+    def refusals(self) -> list[Refusal]:
+        """What was not made together, and why."""
+        with self._lock:
+            return [Refusal(*about, calls) for about, calls in sorted(self._refusals.items())]
+
     def count_alone(self, model: torch.nn.Module) -> None:
-        """A run makes a call of a model by itself."""
+        """A run that has no other beside it makes a call of a model by itself."""
         self._count(model, calls=1, forwards=1, sizes=Counter([1]))
+
+    def count_refused(self, method: Method, reason: str, calls: int = 1) -> None:
+        """Runs make calls by themselves, for a reason."""
+        about = self._names[id(method.model)], method.name, reason
+        with self._lock:
+            # those that came last are the last, and the only ones if there are very many
+            self._refusals[about] = self._refusals.pop(about, 0) + calls
+            if len(self._refusals) > _MOST_REFUSALS:
+                del self._refusals[next(iter(self._refusals))]
+        self._count(method.model, calls=calls, forwards=calls, sizes=Counter({1: calls}))
 
     def serve(self, calls: list[Call], others: Sequence[Call] = ()) -> None:
         """Answer calls with equal keys.
@@ -156,9 +181,10 @@ class Forwards:
             turn = together(model, made_for=[call.run for call in (*calls, *others)])
         else:
             # no run is in a block meanwhile that could change them
-            turn = alone([model])
+            turn = alone([model], made_for=[call.run for call in calls])
         with turn:
-            reason = why_alone(model)
+            # that they are refused may have been found out since they came
+            reason = why_alone(model) or self.refusal(first)
             if reason is not None:
                 self._decline(calls, reason)
                 return
@@ -166,11 +192,8 @@ class Forwards:
                 first.modes.call_here(lambda: self._serve(calls))
 
     def _decline(self, calls: Sequence[Call], reason: str) -> None:
-        model = calls[0].method.model
-        with self._lock:
-            self.refusals[self._names[id(model)], calls[0].method.name, reason] += len(calls)
+        self.count_refused(calls[0].method, reason, len(calls))
         for call in calls:
-            self.count_alone(model)
             call.answer(declined=True)
 
     def _serve(self, calls: list[Call]) -> None:
@@ -178,7 +201,7 @@ class Forwards:
             self._serve_fixed(calls)
             return
         while calls:
-            most = self.limit(calls[0])
+            most = self.most(calls)
             self._serve_some(calls[:most])
             calls = calls[most:]
 
@@ -233,7 +256,7 @@ class Forwards:
         if is_out_of_memory(error):
             error.__traceback__ = None
             _free_memory()
-            self._limits[calls[0].proof_key] = max(1, len(calls) // 2)
+            self._ledger.limit(calls[0].proof_key, max(1, sum(call.arguments.rows for call in calls) // 2))
             self._count(calls[0].method.model, halved=1)
             self._serve(calls)
             return
@@ -261,13 +284,13 @@ class Forwards:
             how = self._proof_fixed(calls)
         if how is None:
             return
-        most = self._limits.get(key, self._max_batch)
+        most = self.most(calls[:1])
         for start in range(0, len(calls), most):
             self._serve_filled(calls[start : start + most], most, how)
 
     def _proof_fixed(self, calls: list[Call]) -> Any:
         """As `_proof`; how many calls fit into the memory is found out here, and is not changed any more."""
-        key, most = calls[0].proof_key, self.limit(calls[0])
+        key, most = calls[0].proof_key, self.most(calls[:1])
         while calls:
             try:
                 verdict = prove_fixed(
@@ -288,7 +311,7 @@ class Forwards:
             if verdict.reason is not None:
                 self._refuse(calls, verdict.reason)
                 return None
-            self._limits[key] = most
+            self._ledger.limit(key, most * calls[0].arguments.rows)
             self._ledger.trust(key, "fixed", verdict.how)
             return verdict.how
         return None

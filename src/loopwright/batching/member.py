@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from loopwright.batching.adapters import Adapters
-from loopwright.batching.admission import Client
+from loopwright.batching.admission import Client, Place
+from loopwright.components.adapters import Adapters
+from loopwright.components.waits import waits_for
 
 if TYPE_CHECKING:
     from loopwright.batching.batcher import Batcher
 
-__all__ = ["Member", "Place", "current_member"]
+__all__ = ["Member", "Seat", "current_member"]
 
 _current: ContextVar[Member | None] = ContextVar("member", default=None)
 
@@ -40,8 +41,10 @@ class Member:
         client: who it is for.
 
     Attributes:
+        thread: the thread that it works in, by its ident.
+        place: what it has among the runs that go on, None until it is admitted.
         models: the ids of the models at which others wait for it.
-        halts: how often it is in a context of `away`.
+        halts: whether it is paused.
         busy: whether it makes a call.
         since: when it was last let go.
         is_prompt: whether it was back in time when it was last waited for.
@@ -51,8 +54,10 @@ class Member:
 
     def __init__(self, batcher: Batcher, view: Any, control: Any, client: Client) -> None:
         self.batcher, self.control, self.client = batcher, control, client
+        self.thread = threading.get_ident()
+        self.place: Place | None = None
         self.models: frozenset[int] = frozenset()
-        self.halts = 0
+        self.halts = False
         self.busy = False
         self.since = time.perf_counter()
         self.is_prompt = True
@@ -64,6 +69,7 @@ class Member:
 
     @contextmanager
     def active(self) -> Iterator[None]:
+        self.thread = threading.get_ident()
         with self.batcher.membership(self):
             token = _current.set(self)
             try:
@@ -71,13 +77,15 @@ class Member:
             finally:
                 _current.reset(token)
 
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        self.batcher.change(self, halts=1)
-        try:
-            yield
-        finally:
-            self.batcher.change(self, halts=-1)
+    def halt(self) -> None:
+        self.batcher.halt(self)
+
+    def go_on(self) -> None:
+        self.batcher.go_on(self)
+
+    def is_waiting_for(self, thread: int) -> bool:
+        """Whether it goes on, and stands still until a thread is done with what it does."""
+        return self.place is not None and self.place.is_taken and waits_for(self.thread, thread)
 
     def announce(self) -> None:
         self.batcher.announce(self)
@@ -89,7 +97,7 @@ class Member:
         if loop is self._loop:
             return
         self._loop = loop
-        self.batcher.change(self, models=frozenset() if loop is None else self._models_in(loop))
+        self.batcher.enter(self, frozenset() if loop is None else self._models_in(loop))
 
     def _models_in(self, loop: Any) -> frozenset[int]:
         if id(loop) not in self._models_of:
@@ -98,7 +106,7 @@ class Member:
         return self._models_of[id(loop)]
 
 
-class Place:
+class Seat:
     """Where a thread waits for its result. It can be left only once."""
 
     def __init__(self) -> None:

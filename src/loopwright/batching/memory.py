@@ -9,11 +9,15 @@ import torch
 __all__ = ["RunMemory", "is_out_of_memory"]
 
 
+# How devices and their libraries say it, besides by the class of the exception; the third is the CPU.
+_OUT_OF_MEMORY = ("out of memory", "alloc_failed", "can't allocate memory")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that the memory of the device was not enough."""
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
-    )
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 class RunMemory:

@@ -80,6 +80,10 @@ def _positional_names(function: Any, bound: bool) -> tuple[str, ...]:
     return tuple(names if bound else names[1:])
 
 
+# what batches put on models that are over, where others have wrapped it; with what was there before
+_covered: dict[int, tuple[Any, Any]] = {}
+
+
 class WrappedModel:
     """A model whose calls go through a batch.
 
@@ -111,12 +115,16 @@ class WrappedModel:
     def remove(self) -> None:
         """Leave the model as it was."""
         for name, (put, own) in self._put.items():
-            # somebody may have wrapped it again meanwhile, and then it stays
-            if vars(self.model).get(name) is put:
-                if own is None:
-                    del vars(self.model)[name]
-                else:
-                    vars(self.model)[name] = own
+            if vars(self.model).get(name) is not put:
+                # somebody has wrapped it again meanwhile, and another batch takes both off
+                _covered[id(put)] = put, own
+                continue
+            while id(own) in _covered:
+                _, own = _covered.pop(id(own))
+            if own is None:
+                del vars(self.model)[name]
+            else:
+                vars(self.model)[name] = own
 
 
 def _context_of_run(model: Any, member: Callable[[], Member | None]) -> Any:

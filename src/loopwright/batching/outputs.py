@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-__all__ = ["CannotSplitError", "Share", "difference", "learn", "same_bits", "split"]
+from loopwright.batching.contents import elements
+
+__all__ = ["CannotSplitError", "Share", "copied", "difference", "learn", "same_bits", "split"]
 
 # How far a row may be from what it is alone, relative to the largest value of the output, by dtype.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
 class CannotSplitError(Exception):
-    """The output cannot be told apart; the message says why."""
+    """What calls that are made together leave cannot be told apart; the message says why."""
 
 
 class Share(NamedTuple):
@@ -117,7 +119,7 @@ def split(how: Any, merged: Any, share: Share) -> Any:
             part = part.narrow(how.text, 0, share.length)
         return part.clone()
     if type(how) is _Listed:
-        return [_copied(entry) for entry in merged[share.start : share.start + share.rows]]
+        return [copied(entry) for entry in merged[share.start : share.start + share.rows]]
     if type(how) is _Parts:
         parts = _parts(merged)
         if parts is None or parts.keys() != how.parts.keys():
@@ -126,11 +128,12 @@ def split(how: Any, merged: Any, share: Share) -> Any:
     return merged
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
+    """Something with copies of its tensors."""
     if isinstance(value, torch.Tensor):
         return value.clone()
     parts = _parts(value)
-    return value if parts is None else _made(value, {name: _copied(part) for name, part in parts.items()})
+    return value if parts is None else _made(value, {name: copied(part) for name, part in parts.items()})
 
 
 def _parts(value: Any) -> dict[Any, Any] | None:
@@ -192,7 +195,7 @@ def same_bits(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         if one.shape != other.shape or one.dtype != other.dtype:
             return False
-        return torch.equal(one.contiguous().view(-1).view(torch.uint8), other.contiguous().view(-1).view(torch.uint8))
+        return torch.equal(elements(one), elements(other))
     parts, others = _parts(one), _parts(other)
     if parts is None or others is None:
         return bool(one == other)

@@ -15,7 +15,7 @@ import torch
 from loopwright.batching.arguments import Arguments, Leaf, merge, text_length
 from loopwright.batching.contents import row_digests
 from loopwright.batching.memory import is_out_of_memory
-from loopwright.batching.outputs import CannotSplitError, Share, difference, learn, same_bits, split
+from loopwright.batching.outputs import CannotSplitError, Share, copied, difference, learn, same_bits, split
 
 __all__ = ["Ledger", "Verdict", "prove", "prove_fixed", "shares", "size_class", "vary"]
 
@@ -44,17 +44,43 @@ class _Trust:
         self.left = every
 
 
+class _Kind:
+    """What is known of calls of one signature.
+
+    Attributes:
+        trusted: what was proven, by the class of their number.
+        refusal: why they are not made together; None if they may be.
+        room: how many rows fit into the memory; None if no limit was met.
+    """
+
+    def __init__(self) -> None:
+        self.trusted: dict[Any, _Trust] = {}
+        self.refusal: str | None = None
+        self.room: int | None = None
+
+
 class Ledger:
-    """What was proven, and what was refused.
+    """What was found out about calls: what was proven, what was refused, how many rows fit into the memory.
+
+    It is remembered of the signatures that came last, and found out again for others. Any thread may ask for `refusal`
+    and `room`; all else is for one thread.
 
     Args:
         every: after how many merged calls a proof is made again.
+        most: of how many signatures it is remembered.
     """
 
-    def __init__(self, every: int) -> None:
-        self._every = every
-        self._trusted: dict[Any, _Trust] = {}
-        self._refused: dict[Any, str] = {}
+    def __init__(self, every: int, most: int = 1024) -> None:
+        self._every, self._most = every, most
+        # those that came last are the last
+        self._kinds: dict[Any, _Kind] = {}
+
+    def _kind(self, key: Any) -> _Kind:
+        kind = self._kinds.pop(key, None) or _Kind()
+        self._kinds[key] = kind
+        if len(self._kinds) > self._most:
+            del self._kinds[next(iter(self._kinds))]
+        return kind
 
     def how(self, key: Any, size: Any) -> Any:
         """How outputs are taken apart; None if there is no proof, or it is time to make it again.
@@ -63,21 +89,31 @@ class Ledger:
             key: the signature of the calls.
             size: the class of their number.
         """
-        trust = self._trusted.get((key, size))
+        trust = self._kind(key).trusted.get(size)
         if trust is None or trust.left <= 0:
             return None
         trust.left -= 1
         return trust.how
 
     def trust(self, key: Any, size: Any, how: Any) -> None:
-        self._trusted[key, size] = _Trust(how, self._every)
+        self._kind(key).trusted[size] = _Trust(how, self._every)
 
     def refuse(self, key: Any, reason: str) -> None:
-        self._refused[key] = reason
+        self._kind(key).refusal = reason
 
     def refusal(self, key: Any) -> str | None:
         """Why calls of a signature are not made together; None if they are."""
-        return self._refused.get(key)
+        kind = self._kinds.get(key)
+        return None if kind is None else kind.refusal
+
+    def limit(self, key: Any, rows: int) -> None:
+        """No more than so many rows fit into the memory."""
+        self._kind(key).room = rows
+
+    def room(self, key: Any) -> int | None:
+        """How many rows fit into the memory; None if no limit was met."""
+        kind = self._kinds.get(key)
+        return None if kind is None else kind.room
 
 
 def size_class(rows: int) -> int:
@@ -106,33 +142,35 @@ def prove(calls: Sequence[Arguments], forward: Forward) -> Verdict:
     """Compare calls that are made together with the same calls one by one.
 
     Raises:
-        Exception: what a call raised, made alone.
+        Exception: what a call raised, made alone; or that there is not enough memory.
     """
     varied = vary(calls)
     # of several lengths of text the shortest tells the most
     place = min(range(len(calls)), key=lambda number: calls[number].length)
+    if len({call.length for call in calls}) > 1:
+        varied[place] = _cut(varied[place])
     parts = shares(varied)
-    alone = [forward(*call.filled([leaf.value for leaf in call.leaves])) for call in varied]
     forwards = len(calls) + 1
     try:
-        merged = forward(*merge(varied))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if is_out_of_memory(error):
-            raise
-        return Verdict(None, f"made together, the calls fail: {type(error).__name__}: {error}", forwards)
+        alone = [_made_alone(call, forward) for call in varied]
+    except CannotSplitError as error:
+        return Verdict(None, str(error), forwards)
     try:
+        merged = forward(*merge(varied))
         how = learn(alone[place], merged, parts[place])
         for output, share in zip(alone, parts, strict=True):
             found = difference(split(how, merged, share), output)
             if found is not None:
                 return Verdict(None, f"made together, the calls give something else: {found}", forwards)
-    except CannotSplitError as error:
-        return Verdict(None, str(error), forwards)
+    except Exception as error:
+        return Verdict(None, _why_not(error, "made together, the calls fail"), forwards)
     return Verdict(how, None, forwards)
 
 
 def prove_fixed(call: Arguments, forward: Forward, count: int) -> Verdict:
     """Find out whether the bits of a call depend on it alone when it is made with others in a batch of fixed size.
+
+    Where texts are padded it is found out with as little text as possible, which holds for all lengths.
 
     Args:
         call: the arguments of the call.
@@ -142,32 +180,67 @@ def prove_fixed(call: Arguments, forward: Forward, count: int) -> Verdict:
     Raises:
         Exception: what the call raised, made alone; or that there is not enough memory.
     """
-    total = count * call.rows
-    alone = forward(*call.filled([leaf.value for leaf in call.leaves]))
-    others = vary([call] * (2 * count - 1))[1:]
-    last = [*others[: count - 1], call]
+    total, forwards = count * call.rows, 4
     try:
+        alone = _made_alone(call, forward)
+    except CannotSplitError as error:
+        return Verdict(None, str(error), 1)
+    try:
+        if text_length([call], fixed=True) > call.length:
+            call, forwards = _cut(call), forwards + 1
+            alone = _made_alone(call, forward)
+        others = vary([call] * (2 * count - 1))[1:]
+        last = [*others[: count - 1], call]
         filled = forward(*merge([call], total, fixed=True))
         first = forward(*merge([call, *others[count - 1 :]], total, fixed=True))
         other = forward(*merge(last, total, fixed=True))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if is_out_of_memory(error):
-            raise
-        return Verdict(None, f"made with others, the call fails: {type(error).__name__}: {error}", 4)
-    share = shares([call], total, fixed=True)[0]
-    try:
+        share = shares([call], total, fixed=True)[0]
         how = learn(alone, filled, share)
         by_itself = split(how, filled, share)
         found = difference(by_itself, alone)
         if found is not None:
-            return Verdict(None, f"in a batch of {count}, the call gives something else: {found}", 4)
+            return Verdict(None, f"in a batch of {count}, the call gives something else: {found}", forwards)
         if not same_bits(split(how, first, share), by_itself) or not same_bits(
             split(how, other, share._replace(start=total - call.rows)), by_itself
         ):
-            return Verdict(None, "its bits depend on the calls that are made with it", 4)
-    except CannotSplitError as error:
-        return Verdict(None, str(error), 4)
-    return Verdict(how, None, 4)
+            return Verdict(None, "its bits depend on the calls that are made with it", forwards)
+    except Exception as error:
+        return Verdict(None, _why_not(error, "made with others, the call fails"), forwards)
+    return Verdict(how, None, forwards)
+
+
+def _why_not(error: Exception, what: str) -> str:
+    """Why calls are not made together, of which a comparison failed.
+
+    Raises:
+        Exception: the error, if it says that there is not enough memory.
+    """
+    if is_out_of_memory(error):
+        raise error
+    return str(error) if isinstance(error, CannotSplitError) else f"{what}: {type(error).__name__}: {error}"
+
+
+def _made_alone(call: Arguments, forward: Forward) -> Any:
+    """The output of a call by itself.
+
+    Raises:
+        CannotSplitError: the call changes its arguments, which its run would not notice if it was made with others.
+    """
+    arguments = call.filled([leaf.value for leaf in call.leaves])
+    # the arguments are the run's, which is to make the call yet
+    given = copied(arguments)
+    output = forward(*given)
+    if not same_bits(given, arguments):
+        raise CannotSplitError("it changes its arguments")
+    return output
+
+
+def _cut(call: Arguments) -> Arguments:
+    """The call with as little of its text as the mask allows, so that the padding makes the most of a difference."""
+    masks = [leaf.value for leaf in call.leaves if leaf.text and "mask" in leaf.name]
+    length = 1 + max(int((mask != 0).int().argmax(1).max()) for mask in masks)
+    leaves = tuple(leaf._replace(value=leaf.value[:, :length]) if leaf.text else leaf for leaf in call.leaves)
+    return call._replace(leaves=leaves, length=length)
 
 
 def vary(calls: Sequence[Arguments]) -> list[Arguments]:

@@ -1,10 +1,12 @@
-"""Saving blocks: the file that names their class, and the files of its code."""
+"""Blocks with the files of their code: which files these are, and saving them."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +15,7 @@ from loopwright.components.pushing import create_repository, upload
 from loopwright.components.saving import push_options, staged
 from loopwright.errors import ComponentSaveError
 
-__all__ = ["save_blocks"]
+__all__ = ["code_files", "save_blocks"]
 
 _OURS = ("loopwright", "diffusers")
 
@@ -73,22 +75,77 @@ def _describe(blocks: Any) -> dict[str, Path]:
             f"`{cls.__name__}` is not defined in a file, so its code cannot be saved: move it to one, such as "
             f"{cls.__name__.lower()}.py, and import it from there"
         )
+    files = {} if package in _OURS else _files(cls, name, Path(path))
     blocks.register_to_config(auto_map={"ModularPipelineBlocks": f"{name}.{cls.__name__}"})
     requirements = _normalize_requirements(blocks._requirements or {})
     if requirements:
         blocks.register_to_config(requirements=dict(requirements))
-    return {} if package in _OURS else _code_files(Path(path), f"{name}.py")
-
-
-def _code_files(path: Path, name: str) -> dict[str, Path]:
-    """A file of code, and the files beside it that it imports with a dot, theirs as well."""
-    from diffusers.utils.dynamic_modules_utils import get_relative_imports
-
-    files, waiting = {}, [(name, path)]
-    while waiting:
-        name, file = waiting.pop()
-        if name not in files and file.is_file():
-            files[name] = file
-            imported = [relative.replace(".", "/") + ".py" for relative in get_relative_imports(file)]
-            waiting += [(relative, path.parent / relative) for relative in imported]
     return files
+
+
+def _files(cls: type, name: str, path: Path) -> dict[str, Path]:
+    """The files of the code of a class by name.
+
+    Args:
+        cls: the class.
+        name: the name of its module in the folder that is saved.
+        path: its file.
+
+    Raises:
+        ComponentSaveError: it could not be loaded from there, as it is defined in a function or a class.
+    """
+    if "." in cls.__qualname__:
+        raise ComponentSaveError(
+            f"`{cls.__name__}` is defined inside `{cls.__qualname__.rpartition('.')[0].removesuffix('.<locals>')}` in "
+            f"{path.name}, where it cannot be loaded from: move it to the top of the file"
+        )
+
+    def file_of(other: str) -> Path | None:
+        file = path if other == f"{name}.py" else path.parent / other
+        return file if file.is_file() else None
+
+    return code_files(f"{name}.py", file_of)
+
+
+def code_files(name: str, file_of: Callable[[str], Path | None]) -> dict[str, Path]:
+    """A file of code, and the files beside and below it that it imports with a dot, theirs as well.
+
+    Args:
+        name: the name of the file.
+        file_of: gives the path of a file for its name, such as `layers/norm.py`; None if there is no such file.
+
+    Returns:
+        The paths by name.
+    """
+    files: dict[str, Path] = {}
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        path = None if name in files else file_of(name)
+        if path is not None:
+            files[name] = path
+            package = name.split("/")[:-1]
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                if isinstance(node, ast.ImportFrom) and 0 < node.level <= len(package) + 1:
+                    waiting += _imported(package[: len(package) + 1 - node.level], node, file_of)
+    return files
+
+
+def _imported(package: list[str], node: ast.ImportFrom, file_of: Callable[[str], Path | None]) -> list[str]:
+    """The names of the files that an import runs.
+
+    Args:
+        package: the folders in which it looks.
+        node: the import.
+        file_of: as for `code_files`.
+    """
+    found = []
+    for part in node.module.split(".") if node.module else ():
+        package = [*package, part]
+        stem = "/".join(package)
+        if file_of(f"{stem}/__init__.py") is not None:
+            found.append(f"{stem}/__init__.py")
+        elif file_of(f"{stem}.py") is not None:
+            return [*found, f"{stem}.py"]
+    stems = ["/".join([*package, alias.name]) for alias in node.names]
+    return [*found, *(f"{stem}{ending}" for stem in stems for ending in ("/__init__.py", ".py"))]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, lru_cache, partial, update_wrapper
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from accelerate.hooks import AlignDevicesHook
@@ -36,9 +37,11 @@ _CALLS = ("decode", "encode", "forward", "generate")
 # Models that keep values on themselves while they work serve one call at a time. By the names of classes, so that none
 # of them has to be imported: the methods that do it.
 KEEPS_VALUES = {
+    "AutoencoderKLMagvit": ("decode", "encode", "forward"),
     "AutoencoderKLQwenImage": ("decode", "encode", "forward"),
     "AutoencoderKLQwenImage21": ("decode", "encode", "forward"),
     "AutoencoderKLWan": ("decode", "encode", "forward"),
+    "AutoencoderVidTok": ("decode", "encode", "forward"),
 }
 # The models that read text and images keep the positions that an image takes, for the tokens that come after it.
 _KEEPS_POSITIONS = "rope_deltas"
@@ -84,89 +87,91 @@ def is_cached(model: Any) -> bool:
 
 
 class _Guard:
-    """The methods of a model, wrapped on the instance.
+    """The methods of a model, wrapped on the instance. It does not keep the model.
 
     Attributes:
         users: how many need it.
-        alone: models that each call has to have alone.
-        before: called before each call of the model, None if nothing is.
+        comes_in_parts, moves_others: what these functions say of the model.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self) -> None:
         self.users = 0
-        self.alone: list[torch.nn.Module] = []
-        self.before: Callable[[], None] | None = None
-        self._model = model
-        self._wrapped: dict[str, tuple[Any, Any]] = {}
+        self.comes_in_parts = self.moves_others = False
+        self._wrapped: dict[str, Callable[[], Any]] = {}
 
-    def put_on(self) -> None:
-        own = vars(self._model)
+    def put_on(self, model: torch.nn.Module) -> None:
+        own = vars(model)
         for name in _CALLS:
-            if callable(getattr(type(self._model), name, None)):
+            if callable(getattr(type(model), name, None)):
                 # a partial, which a copy of the model gets with the copy in the model's place
-                method = getattr(self._model, name)
-                wrapped = update_wrapper(partial(_pass_gate, self._model, name, method), method)
-                self._wrapped[name] = wrapped, own.get(name)
+                method = getattr(model, name)
+                wrapped: Any = update_wrapper(partial(_pass_gate, model, name, method), method)
+                wrapped.replaced = own.get(name)
+                self._wrapped[name] = ref(wrapped)
                 own[name] = wrapped
 
-    def take_off(self) -> None:
-        own = vars(self._model)
+    def beneath(self, name: str) -> Any:
+        """The method that is wrapped now, None if it is not."""
+        wrapped = self._wrapped.get(name, lambda: None)()
+        return None if wrapped is None else wrapped.args[-1]
+
+    def take_off(self, model: torch.nn.Module) -> None:
+        own = vars(model)
         while self._wrapped:
-            name, (wrapped, before) = self._wrapped.popitem()
+            name, wrapped = self._wrapped.popitem()
+            found: Any = own.get(name)
             # somebody may have wrapped it again meanwhile, and then it stays
-            if own.get(name) is wrapped:
-                if before is None:
+            if found is not None and found is wrapped():
+                if found.replaced is None:
                     del own[name]
                 else:
-                    own[name] = before
+                    own[name] = found.replaced
 
 
 # stands for all models that are moved by hooks which know nothing of runs: one of them is called at a time
 _moved_by_others = torch.nn.Module()
 _lock = threading.Lock()
-_guards: dict[torch.nn.Module, _Guard] = {}
+_guards: WeakKeyDictionary[torch.nn.Module, _Guard] = WeakKeyDictionary()
 
 
 def _pass_gate(model: torch.nn.Module, name: str, method: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Call a method of a model when its turn has come."""
+    """Call a method of a model when its turn has come, and with the model on its device."""
     guard = _guards.get(model)
+    is_outermost = guard is not None and guard.beneath(name) is method
     with ExitStack() as stack:
-        if name in keeps_values(model) or is_cached(model):
-            stack.enter_context(alone([model, *(guard.alone if guard is not None else ())]))
-        elif guard is not None and guard.alone:
-            stack.enter_context(alone(guard.alone))
+        if name in keeps_values(model) or is_cached(model) or (guard is not None and guard.comes_in_parts):
+            stack.enter_context(alone([model], for_call=True))
         stack.enter_context(together(model))
-        if guard is not None and guard.before is not None:
-            guard.before()
+        # after the model itself: who has that alone may wait for this one in a call
+        if guard is not None and guard.moves_others:
+            stack.enter_context(alone([_moved_by_others], for_call=True))
+        bring = getattr(vars(model).get("_hf_hook"), "bring", None)
+        if bring is not None:
+            bring(model)
+        if guard is not None and is_outermost:
+            # a hook may have come or gone while it waited
+            method = guard.beneath(name) or getattr(model, name)
         return method(*args, **kwargs)
 
 
-def guard(model: torch.nn.Module, before: Callable[[], None] | None = None) -> None:
-    """Make the calls of a model wait for their turn, until `unguard` has been called as often.
-
-    Args:
-        model: the model.
-        before: to be called before each call of the model.
-    """
+def guard(model: torch.nn.Module) -> None:
+    """Make the calls of a model wait for their turn, until `unguard` has been called as often."""
     with _lock:
         made = _guards.get(model)
         if made is None:
-            made = _guards[model] = _Guard(model)
-            made.put_on()
+            made = _guards[model] = _Guard()
+            made.put_on(model)
         made.users += 1
-        made.alone = [*([model] if comes_in_parts(model) else ()), *([_moved_by_others] if moves_others(model) else ())]
-        made.before = before or made.before
+        made.comes_in_parts, made.moves_others = comes_in_parts(model), moves_others(model)
 
 
-def unguard(model: torch.nn.Module, before: Callable[[], None] | None = None) -> None:
+def unguard(model: torch.nn.Module) -> None:
     """Take back a call of `guard`."""
     with _lock:
         made = _guards[model]
         made.users -= 1
-        if before is not None:
-            made.before = None
         if not made.users:
-            _guards.pop(model).take_off()
+            _guards.pop(model).take_off(model)
 
 
 @contextmanager
@@ -175,9 +180,9 @@ def unguarded(model: torch.nn.Module) -> Iterator[None]:
     with _lock:
         made = _guards.get(model)
         if made is not None:
-            made.take_off()
+            made.take_off(model)
         try:
             yield
         finally:
             if made is not None:
-                made.put_on()
+                made.put_on(model)

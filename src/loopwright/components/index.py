@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -216,14 +217,43 @@ def _index(repository: Repository, file: str, values: dict[str, Any]) -> Pipelin
         values.get("_blocks_class_name"),
         components,
         configs,
-        values.get(CREATED) or {},
+        _created(f"{file} of {repository}", values.get(CREATED) or {}),
         values.get("_diffusers_version"),
     )
 
 
 def _is_component(value: list[Any]) -> bool:
-    names = all(name is None or isinstance(name, str) for name in value[:2])
-    return names and (len(value) == 2 or isinstance(value[2], dict))
+    if not _are_names(value[:2]):
+        return False
+    if len(value) == 2:
+        return True
+    fields = value[2]
+    return (
+        isinstance(fields, dict)
+        and _are_names(fields.get(name) for name in (*LOADING_FIELDS, "repo"))
+        and (not (hint := fields.get("type_hint")) or (isinstance(hint, list) and len(hint) == 2 and _are_names(hint)))
+    )
+
+
+def _are_names(values: Iterable[Any]) -> bool:
+    return all(value is None or isinstance(value, str) for value in values)
+
+
+def _created(place: str, values: Any) -> dict[str, tuple[str, str, dict[str, Any]]]:
+    """The components that are made from a configuration.
+
+    Raises:
+        ComponentLoadError: what is said about them cannot be read.
+    """
+    found = values.items() if isinstance(values, dict) else [("", values)]
+    for name, value in found:
+        if not (name and isinstance(value, list) and len(value) == 3 and all(map(isinstance, value, (str, str, dict)))):
+            raise ComponentLoadError(
+                f"{place} has {brief(value)} for {f'component `{name}` in ' if name else ''}`{CREATED}`, where "
+                f"{'[library, class, {...}]' if name else 'a JSON object'} belongs; save the pipeline anew, or correct "
+                f"the file"
+            )
+    return {name: tuple(value) for name, value in found}
 
 
 def _is_called(cls: Any, library: str | None, class_name: str) -> bool:

@@ -179,7 +179,7 @@ def _size(spec: ComponentSpec, options: Mapping[str, Any]) -> str:
     else:
         sizes = Counter()
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.suffix in (".safetensors", ".bin") and variant_of(path.name) == variant:
+            if path.suffix in (".safetensors", ".bin") and variant_of(path.name) == variant and path.is_file():
                 sizes[path.suffix] += path.stat().st_size
     # the libraries take safetensors where there are some
     size = float(sizes.get(".safetensors") or max(sizes.values(), default=0))

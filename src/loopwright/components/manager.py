@@ -8,6 +8,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +18,9 @@ from diffusers.utils.torch_utils import TorchDeviceBackend, empty_device_cache, 
 
 from loopwright.components.offload import (
     AutoOffloadStrategy,
+    CustomOffloadHook,
     OffloadStrategy,
     UserCustomOffloadHook,
-    custom_offload_with_hook,
 )
 from loopwright.components.report import INFO_FIELDS, component_info, components_table
 from loopwright.components.turns import alone
@@ -118,7 +119,12 @@ class ComponentsManager:
         for member in replaced:
             self.remove_from_collection(member, str(collection))
         if isinstance(component, torch.nn.Module) and not is_known:
-            self._offload(component_id, component)
+            try:
+                self._offload(component_id, component)
+            except BaseException:
+                with self._lock:
+                    self._forget(component_id)
+                raise
         return component_id
 
     def remove_from_collection(self, component_id: str, collection: str) -> None:
@@ -143,16 +149,16 @@ class ComponentsManager:
             self.remove(component_id)
 
     def remove(self, component_id: str) -> None:
-        """Remove a component; a model is moved to the CPU, as soon as no run uses it.
+        """Remove a component; a model is moved to the CPU, also for those who have it still.
+
+        One that is offloaded is moved as soon as no run uses it; of others it is not known.
 
         Raises:
             UnknownNameError: there is no such component.
         """
         with self._lock:
             component = self._of_id(component_id)
-            del self.components[component_id], self.added_time[component_id]
-            for members in self.collections.values():
-                members.discard(component_id)
+            self._forget(component_id)
             is_last = all(component is not other for other in self.components.values())
             hooks = [hook for hook in self.model_hooks or () if hook.model is component and is_last]
             for hook in hooks:
@@ -162,7 +168,8 @@ class ComponentsManager:
         if hooks:
             _let_go(hooks)
         else:
-            with alone([component]):
+            # what cannot be moved, such as some quantized models, is let go all the same
+            with alone([component]), suppress(ValueError, RuntimeError):
                 component.to("cpu")
         del component, hooks
         gc.collect()
@@ -336,6 +343,7 @@ class ComponentsManager:
 
         Raises:
             InvalidInputError: the free memory of the device cannot be told.
+            Exception: a model cannot be moved, as its library says. No model is offloaded then.
         """
         place = torch.device(get_device() if device is None else device)
         try:
@@ -358,8 +366,12 @@ class ComponentsManager:
                 "the device than that: give an `offload_strategy` of your own",
                 stacklevel=2,
             )
-        for model, component_id in reversed(models.items()):
-            self._offload(component_id, model)
+        try:
+            for model, component_id in reversed(models.items()):
+                self._offload(component_id, model)
+        except BaseException:
+            self.disable_auto_cpu_offload()
+            raise
 
     def set_offload_strategy(self, offload_strategy: OffloadStrategy) -> None:
         """Replace the strategy by which models are offloaded.
@@ -375,7 +387,7 @@ class ComponentsManager:
                 hook.hook.set_strategy(offload_strategy)
 
     def disable_auto_cpu_offload(self) -> None:
-        """Stop offloading; all models are on the CPU then."""
+        """Stop offloading; all models are on the CPU then. Each is moved as soon as no run uses it."""
         with self._lock:
             hooks, self.model_hooks = self.model_hooks, None
             self._offload_strategy = None
@@ -386,10 +398,24 @@ class ComponentsManager:
             hooks = self.model_hooks
         if hooks is None:
             return
-        made = custom_offload_with_hook(component_id, model, self._auto_offload_device, self._offload_strategy)
         # the same list for all, which those that come later are seen in
-        made.hook.other_hooks = hooks
-        hooks.append(made)
+        hook = CustomOffloadHook(self._auto_offload_device, hooks, self._offload_strategy)
+        made = UserCustomOffloadHook(component_id, model, hook)
+        made.attach()
+        with self._lock:
+            # others may have removed it, or ended offloading, meanwhile
+            is_wanted = self.model_hooks is hooks and any(model is other for other in self.components.values())
+            is_wanted = is_wanted and all(model is not other.model for other in hooks)
+            if is_wanted:
+                hook.offload_strategy = self._offload_strategy
+                hooks.append(made)
+        if not is_wanted:
+            _let_go([made])
+
+    def _forget(self, component_id: str) -> None:
+        del self.components[component_id], self.added_time[component_id]
+        for members in self.collections.values():
+            members.discard(component_id)
 
     # Looking up
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 import torch
@@ -23,7 +23,8 @@ from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from diffusers.utils.torch_utils import TorchDeviceBackend
 
 from loopwright.components.guarded import guard, unguard, unguarded
-from loopwright.components.turns import alone, is_inside, is_used, keep, vacated
+from loopwright.components.turns import alone, is_inside, is_used, keep, undisturbed, vacated
+from loopwright.errors import InvalidInputError, kind_of
 
 __all__ = [
     "AutoOffloadStrategy",
@@ -52,7 +53,13 @@ def memory_footprint(model: Any) -> int:
 
 def _device_of(model: Any) -> torch.device | None:
     device = getattr(model, "device", None)
-    return next((parameter.device for parameter in model.parameters()), None) if device is None else device
+    if device is not None:
+        return device  # type: ignore[no-any-return]
+    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), None)
+
+
+def _is_in(models: Iterable[torch.nn.Module], model: torch.nn.Module) -> bool:
+    return any(model is other for other in models)
 
 
 def is_offloaded(model: torch.nn.Module) -> bool:
@@ -161,18 +168,22 @@ class CustomOffloadHook(ModelHook):  # type: ignore[misc]
         """
         if self._is_here(model):
             return
+        chosen: list[UserCustomOffloadHook] = []
 
         def in_the_way() -> list[torch.nn.Module]:
-            return [] if self._is_here(model) else [hook.model for hook in self._to_offload(model)]
+            chosen[:] = [] if self._is_here(model) else self._to_offload(model)
+            return [other for hook in chosen for other in self._with_same_weights(hook)]
 
-        with vacated(in_the_way) as models:
+        with vacated(in_the_way) as free:
             if self._is_here(model):
                 return
-            _arriving.append(model)
+            with undisturbed():
+                _arriving.append(model)
             try:
-                for other in models:
-                    self.init_hook(other)
-                if models:
+                leaving = [hook for hook in chosen if all(_is_in(free, m) for m in self._with_same_weights(hook))]
+                for hook in leaving:
+                    self.init_hook(hook.model)
+                if leaving:
                     clear_device_cache()
                 if not _is_group_offload_enabled(model):
                     with torch.inference_mode(False):
@@ -185,7 +196,14 @@ class CustomOffloadHook(ModelHook):  # type: ignore[misc]
                 _arriving.clear()
 
     def _is_here(self, model: torch.nn.Module) -> bool:
-        return _device_of(model) == self.execution_device and not any(model is other for other in _arriving)
+        # one that begins to arrive is there in part
+        with undisturbed():
+            return not _is_in(_arriving, model) and _device_of(model) in (None, self.execution_device)
+
+    def _with_same_weights(self, hook: UserCustomOffloadHook) -> list[torch.nn.Module]:
+        """The model of a hook, and those that it has weights in common with: a part of it, what it is a part of."""
+        others = [other.model for other in self.other_hooks or () if not other.weights.isdisjoint(hook.weights)]
+        return others if _is_in(others, hook.model) else [hook.model, *others]
 
     def _to_offload(self, model: torch.nn.Module) -> Iterable[UserCustomOffloadHook]:
         there = [
@@ -197,9 +215,15 @@ class CustomOffloadHook(ModelHook):  # type: ignore[misc]
         ]
         if self.offload_strategy is None:
             return there
-        return self.offload_strategy(
+        chosen = self.offload_strategy(
             hooks=there, model_id=self.model_id, model=model, execution_device=self.execution_device
         )
+        if not isinstance(chosen, Iterable):
+            raise InvalidInputError(
+                f"the offload strategy returned {kind_of(chosen)}; it must return the hooks of the models that have to "
+                f"go, of those that it was given"
+            )
+        return chosen
 
 
 class UserCustomOffloadHook:
@@ -209,12 +233,18 @@ class UserCustomOffloadHook:
         model_id: the id of the model.
         model: the model.
         hook: its hook.
+
+    Attributes:
+        weights: the ids of the model's parameters.
     """
 
     def __init__(self, model_id: str, model: torch.nn.Module, hook: CustomOffloadHook) -> None:
         self.model_id = model_id
         self.model = model
         self.hook = hook
+        self.weights = frozenset(map(id, model.parameters()))
+        # the hook of another manager, in whose place this one is
+        self._replaced: CustomOffloadHook | None = None
 
     @property
     def is_used(self) -> bool:
@@ -227,28 +257,44 @@ class UserCustomOffloadHook:
             self.hook.init_hook(self.model)
 
     def attach(self) -> None:
-        """Put the hook on the model, and move the model to the CPU; a hook that accelerate has put there is removed."""
+        """Put the hook on the model, and move the model to the CPU; a hook that accelerate has put there is removed.
+
+        Raises:
+            Exception: the model cannot be moved. It is as before, but for hooks of accelerate's.
+        """
         with alone([self.model]):
-            self.hook.init_hook(self.model)
             with unguarded(self.model):
-                remove_hook_from_module(self.model, recurse=True)
-                add_hook_to_module(self.model, self.hook)
+                for part in self.model.modules():
+                    # a part that is offloaded for itself keeps its hook
+                    if not is_offloaded(part):
+                        remove_hook_from_module(part)
+            try:
+                self.hook.init_hook(self.model)
+            except BaseException as error:
+                error.add_note(f"while model `{self.model_id}` was moved to the CPU, to be offloaded")
+                raise
+            self._replaced = vars(self.model).get("_hf_hook")
+            self._put(self.hook)
             self.hook.model_id = self.model_id
-            guard(self.model, self._bring)
+            guard(self.model)
 
     def remove(self) -> None:
-        """Take the hook off the model."""
+        """Take the hook off the model; that of another manager takes its place again."""
         with alone([self.model]):
-            unguard(self.model, self._bring)
-            with unguarded(self.model):
-                remove_hook_from_module(self.model)
             self.hook.model_id = None
+            if vars(self.model).get("_hf_hook") is self.hook:
+                replaced, self._replaced = self._replaced, None
+                self._put(replaced if replaced is not None and replaced.model_id is not None else None)
+            unguard(self.model)
+
+    def _put(self, hook: CustomOffloadHook | None) -> None:
+        with unguarded(self.model):
+            remove_hook_from_module(self.model)
+            if hook is not None:
+                add_hook_to_module(self.model, hook)
 
     def add_other_hook(self, hook: UserCustomOffloadHook) -> None:
         self.hook.add_other_hook(hook)
-
-    def _bring(self) -> None:
-        self.hook.bring(self.model)
 
 
 def custom_offload_with_hook(

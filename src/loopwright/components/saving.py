@@ -59,10 +59,13 @@ def staged(folder: Path) -> Iterator[Path]:
         except OSError as error:
             raise ComponentSaveError(f"nothing can be saved to {folder}: {error}") from error
         yield staging
-        if folder.exists():
-            _replace(staging, folder)
-        else:
-            staging.rename(folder)
+        try:
+            if folder.exists():
+                _replace(staging, folder)
+            else:
+                staging.rename(folder)
+        except OSError as error:
+            raise ComponentSaveError(f"what was saved could not be put into {folder}: {error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -70,8 +73,12 @@ def staged(folder: Path) -> Iterator[Path]:
 def _replace(staging: Path, folder: Path) -> None:
     """Put files into their places; those right in the folder, the index among them, after those of the components."""
     files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
-    for file in sorted(files, key=lambda file: (len(file.parts) == 1, file)):
+    # before anything is replaced, so that what stands in the way changes nothing
+    for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        if (folder / file).is_dir():
+            raise IsADirectoryError(f"{folder / file} is a folder, where a file belongs")
+    for file in sorted(files, key=lambda file: (len(file.parts) == 1, file)):
         os.replace(staging / file, folder / file)
     for place in {file.parent for file in files if VARIANT.match(file.name)}:
         written = {file.name for file in files if file.parent == place and VARIANT.match(file.name)}

@@ -144,7 +144,7 @@ class StoredComponents(ConfigMixin, PushToHubMixin):  # type: ignore[misc]
             if overwrite or made or getattr(component, "_diffusers_load_id", "null") == "null":
                 spec = replace(
                     spec,
-                    type_hint=type(component),
+                    type_hint=type(getattr(component, "_orig_mod", component)),  # what `torch.compile` wraps
                     pretrained_model_name_or_path=source,
                     subfolder=name,
                     variant=files["variant"] if "variant" in taken else None,

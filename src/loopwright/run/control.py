@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from loopwright.errors import RunStateError, RunTimeoutError
+from loopwright.run.presence import Presence
 from loopwright.run.trace import Trace
 
 __all__ = ["Cancelled", "Control"]
@@ -39,15 +40,16 @@ class Control:
         trace: is told when the run waits.
 
     Attributes:
-        away: makes a context in which the run halts, for those who would wait for it.
+        presence: is told that the run halts, and that it is to go on; None if nobody waits for it.
     """
 
     def __init__(self, timeout: float | None = None, held: bool = False, trace: Trace | None = None) -> None:
-        self.away: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.presence: Presence | None = None
         self._changed = threading.Condition()
         self._timeout = timeout
         self._began = time.perf_counter()
         self._waited = 0.0
+        self._waiting_since: float | None = None
         self._trace = trace or Trace()
         self._listening = held
         self._wanted = False
@@ -63,7 +65,17 @@ class Control:
     @property
     def elapsed(self) -> float:
         """Seconds since the run began, without those for which it waited."""
-        return time.perf_counter() - self._began - self._waited
+        return (self._waiting_since or time.perf_counter()) - self._began - self._waited
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For a time that does not count, as the run waits."""
+        self._waiting_since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._waited += time.perf_counter() - self._waiting_since
+            self._waiting_since = None
 
     # The thread of the run.
 
@@ -85,35 +97,37 @@ class Control:
             RunTimeoutError: its time is over.
         """
         if self._paused or (event is not None and (self._listening or self._errands)):
-            arrived = time.perf_counter()
-            self._trace.begin_wait(arrived)
+            self._trace.begin_wait(time.perf_counter())
             try:
-                with self._changed:
-                    self._stand_still(event)
+                with self.waiting():
+                    with self._changed:
+                        halted = self._stand_still(event)
+                    if halted and self.presence is not None:
+                        # not under the lock, as it may have to wait for its turn
+                        self.presence.go_on()
             finally:
-                now = time.perf_counter()
-                self._waited += now - arrived
-                self._trace.end_wait(now)
+                self._trace.end_wait(time.perf_counter())
         self.check()
 
-    def _stand_still(self, event: Callable[[], Any] | None) -> None:
+    def _stand_still(self, event: Callable[[], Any] | None) -> bool:
+        """Wait as long as the run has to; returns whether it was paused."""
         if event is None:
             # a paused run goes on to the end of the iteration if something is to be done there
-            self._halt(lambda: self._paused and not self._errands)
-            return
+            return self._halt(lambda: self._paused and not self._errands)
         self._run_errands()
         if self._listening and not self._cancelled:
             self._event = event()
             self._tell()
             self._wait(lambda: self._listening and (self._event is not None or not self._wanted), errands=True)
             self._event = None
-        self._halt(lambda: self._paused, errands=True)
+        return self._halt(lambda: self._paused, errands=True)
 
-    def _halt(self, condition: Callable[[], bool], errands: bool = False) -> None:
-        if condition():
-            with self.away():
-                self._wait(condition, errands)
+    def _halt(self, condition: Callable[[], bool], errands: bool = False) -> bool:
+        halts = condition()
+        if halts and self.presence is not None:
+            self.presence.halt()
         self._wait(condition, errands)
+        return halts
 
     def check(self) -> None:
         """End a run that has to end.

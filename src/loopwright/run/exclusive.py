@@ -32,9 +32,19 @@ from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.hooks import HookRegistry
 
 from loopwright.blocks import LoopSequentialPipelineBlocks
+from loopwright.components import adapters
 from loopwright.components.guarded import comes_in_parts, guard, is_cached, keeps_values, moves_others, unguard
 from loopwright.components.offload import is_offloaded
-from loopwright.components.turns import acting_as, alone, at_work, has_owner, is_holding, keeping, undisturbed
+from loopwright.components.turns import (
+    acting_as,
+    alone,
+    at_work,
+    has_owner,
+    is_holding,
+    keeping,
+    undisturbed,
+    unwrapped,
+)
 
 __all__ = ["KEEPS_A_MODEL", "SWITCHES_PRECISION", "Exclusive", "needs_exclusive"]
 
@@ -53,10 +63,12 @@ def _hooks_models(component: Any) -> bool:
 
 def _is_changed_by_blocks(model: torch.nn.Module) -> bool:
     """Whether blocks change it while they work with it: its adapters, or the dtype of an autoencoder."""
-    own = vars(model)
-    if own.get("peft_config"):
-        return True
-    config = own.get("_internal_dict")
+    return adapters.has_adapters(model) or _is_upcast(model)
+
+
+def _is_upcast(model: torch.nn.Module) -> bool:
+    """Whether blocks compute in float32 with an autoencoder that is kept in half precision."""
+    config = vars(model).get("_internal_dict")
     if config is None or not config.get("force_upcast"):
         return False
     # in float32 it may be because of another run that has it alone at this moment
@@ -83,13 +95,6 @@ def _keeps_model(block: Any) -> bool:
     return _is_one_of(cls, KEEPS_A_MODEL)
 
 
-def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
-    """What `torch.compile` wraps."""
-    # not asked of the model itself, which goes through all that it has before it says no
-    inner = model._modules.get("_orig_mod")
-    return model if inner is None else inner
-
-
 def needs_exclusive(components: Iterable[Any]) -> bool:
     """Whether a run with these components has to have some of them for itself at times."""
     for component in components:
@@ -107,7 +112,7 @@ def _is_free(cls: Any) -> bool:
 
 def _is_exclusive(component: Any) -> bool:
     if isinstance(component, torch.nn.Module):
-        model = _unwrapped(component)
+        model = unwrapped(component)
         return (
             bool(keeps_values(model))
             or is_cached(model)
@@ -131,7 +136,7 @@ class Exclusive:
     def __init__(self, view: Any, check: Callable[[], None]) -> None:
         self._view = view
         self._check = check
-        self._models = {_unwrapped(model) for model in view._modules()}
+        self._models = {unwrapped(model) for model in view._modules()}
         self._switching = {model for model in self._models if _switches_precision(model)}
         # what the blocks that run have alone but for the points between two iterations, outermost first
         self._had: list[tuple[ExitStack, list[torch.nn.Module]]] = []
@@ -156,7 +161,7 @@ class Exclusive:
     def _components_of(self, block: Any) -> tuple[list[Any], list[torch.nn.Module]]:
         """The components of a block, and the models among them."""
         components = [getattr(self._view, name, None) for name in block.component_names if name]
-        return components, [_unwrapped(model) for model in components if isinstance(model, torch.nn.Module)]
+        return components, [unwrapped(model) for model in components if isinstance(model, torch.nn.Module)]
 
     @contextmanager
     def block(self, block: Any) -> Iterator[None]:
@@ -173,14 +178,14 @@ class Exclusive:
             guiders = [component for component in components if _hooks_models(component)]
             changes = guiders or any(map(_is_changed_by_blocks, models)) or _keeps_model(block)
             with alone(models if changes else (), for_block=True), keeping():
-                dtypes = [(model, next(model.parameters()).dtype) for model in models if _is_changed_by_blocks(model)]
+                before = [_Before(model) for model in models if changes]
                 try:
                     yield
                 except BaseException:
                     if changes:
                         _remove_hooks(guiders, models)
-                    for model, dtype in dtypes:
-                        model.to(dtype)
+                    for model_before in before:
+                        model_before.put_back()
                     raise
 
     @contextmanager
@@ -225,6 +230,33 @@ class Exclusive:
             for model in filter(is_cached, models):
                 stack.enter_context(_own_memory(model, memory))
             yield
+
+
+class _Before:
+    """What blocks change of a model for the time of their work, as it was before; for one that is left too early.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+        self._adapters = adapters.read(model) if adapters.has_adapters(model) else None
+        self._dtypes = {name: tensor.dtype for name, tensor in _tensors(model)} if _is_upcast(model) else {}
+
+    def put_back(self) -> None:
+        # a block that puts adapters on a model may have been left in between
+        if self._adapters is not None and len(adapters.read(self._model)) == len(self._adapters):
+            adapters.write(self._model, self._adapters)
+        for name, tensor in _tensors(self._model) if self._dtypes else ():
+            # each for itself: some are kept in another dtype than the rest
+            if tensor.dtype is not self._dtypes.get(name, tensor.dtype):
+                tensor.data = tensor.data.to(self._dtypes[name])
+
+
+def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def _remove_hooks(guiders: list[Any], models: list[torch.nn.Module]) -> None:

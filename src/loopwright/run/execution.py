@@ -58,8 +58,7 @@ class Execution:
         self.cache = None if cache is None else RunCache(cache, pipeline, self.view, self._why_iterate)
         batch = pipeline._batch
         self._presence: Presence | None = None if batch is None else batch.presence(self.view, self.control)
-        if self._presence is not None:
-            self.control.away = self._presence.away
+        self.control.presence = self._presence
         self.driver = LoopDriver(
             state, self._boundary, options.progress, self._exclusive, self.trace, self.cache, self._presence
         )
@@ -142,10 +141,14 @@ class Execution:
         if self._presence is not None:
             self._presence.announce()
 
-    def finish(self) -> None:
-        """It has ended, in whichever way."""
+    def withdraw(self) -> None:
+        """It does not begin after all."""
         if self._presence is not None:
             self._presence.leave()
+
+    def finish(self) -> None:
+        """It has ended, in whichever way."""
+        self.withdraw()
         self.control.finish()
 
     def _before_model(self) -> None:

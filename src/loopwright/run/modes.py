@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import overrides
 from torch.utils import _python_dispatch as dispatch
+from torch.utils._device import DeviceContext
 
 __all__ = ["ThreadModes"]
 
@@ -40,7 +41,7 @@ class ThreadModes:
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for modes under which a model does the same. Context variables are left out."""
-        modes = tuple(map(id, (*self._function_modes, *self._dispatch_modes)))
+        modes = tuple(map(_key, (*self._function_modes, *self._dispatch_modes)))
         autocast = *self._autocast.items(), self._autocast_cache
         return self._grad, self._inference, autocast, len(self._function_modes), modes, self._stream
 
@@ -66,6 +67,11 @@ class ThreadModes:
             current = dispatch._get_current_dispatch_mode_stack()
             stack.enter_context(_stack(current, self._dispatch_modes, dispatch._push_mode, dispatch._pop_mode))
             return function()
+
+
+def _key(mode: Any) -> Any:
+    # each `with torch.device(...)` makes an object of its own
+    return mode.device if type(mode) is DeviceContext else id(mode)
 
 
 def _autocast() -> dict[str, torch.dtype]:

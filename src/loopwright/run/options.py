@@ -105,7 +105,8 @@ class RunOptions:
         output: what is returned: a name, a list of names, None for the state.
         callbacks: what is called after each iteration.
         checkpoint: where and how often the run is saved, None for never.
-        timeout: seconds that the run may take, None for no limit. Time for which it is paused does not count.
+        timeout: seconds that the run may take, None for no limit. Time for which it waits, for whoever
+            paused it, for a reader or for its turn to begin, does not count.
         progress: False hides progress bars, True shows them, None leaves it to the blocks.
     """
 

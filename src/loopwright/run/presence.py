@@ -23,8 +23,12 @@ class Presence(Protocol):
         """The run has ended, or will not begin."""
         ...
 
-    def away(self) -> AbstractContextManager[None]:
-        """A context in which the run halts, so that nobody should wait for it."""
+    def halt(self) -> None:
+        """The run halts, so that nobody should wait for it."""
+        ...
+
+    def go_on(self) -> None:
+        """The run is to go on after it halted; this may wait until it is admitted again."""
         ...
 
     def in_loop(self, loop: Any) -> None:

@@ -12,6 +12,7 @@ from loopwright.blocks import (
     walk,
 )
 from loopwright.blocks.facts import cached
+from loopwright.blocks.sub_blocks import from_diffusers
 from loopwright.check import CALL_OPTIONS
 from loopwright.errors import (
     InvalidInputError,
@@ -41,6 +42,8 @@ def start_state(pipeline: Any, state: PipelineState | None, inputs: dict[str, An
         MissingInputError: an input is missing that a block requires.
     """
     blocks = pipeline._blocks
+    if state is not None and from_diffusers(state, PipelineState):
+        state = PipelineState(**state.to_dict())
     if state is None:
         run_state = PipelineState()
     elif isinstance(state, PipelineState):

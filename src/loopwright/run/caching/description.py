@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from loopwright.components.offload import CustomOffloadHook
 from loopwright.run.checkpoints.comparison import tensor_bytes
 from loopwright.run.checkpoints.fingerprint import weights_digest
 
@@ -73,6 +74,9 @@ class _Writer:
             return ["array", str(value.dtype), list(value.shape), data]
         if isinstance(value, torch.nn.Module):
             return self._model(value)
+        if isinstance(value, CustomOffloadHook):
+            # the other models that it moves change nothing
+            return ["offloaded", str(value.execution_device)]
         written = [type(value).__qualname__, self._pin(type(value))]
         if isinstance(value, (list, tuple, set, frozenset, Mapping)):
             if len(value) > _MOST_ITEMS:
@@ -112,9 +116,13 @@ class _Writer:
         modules = list(model.named_modules(remove_duplicate=False))
         for _, module in modules:
             self._seen.setdefault(id(module), len(self._seen))
+        hook = vars(model).get("_hf_hook")
         for name, module in modules:
             tensors = [*module._parameters.items(), *module._buffers.items()]
             devices = sorted({str(tensor.device) for _, tensor in tensors if tensor is not None})
+            if isinstance(hook, CustomOffloadHook):
+                # where it is called, wherever it waits
+                devices = [str(hook.execution_device)]
             written.append(
                 [name, self._seen[id(module)], self._pin(type(module)), devices, self._attributes(vars(module))]
             )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from loopwright.blocks import ModularPipelineBlocks, walk
+from loopwright.components.turns import unchanged
 from loopwright.errors import CheckpointMismatchError
 from loopwright.run.checkpoints.checksum import checksum
 from loopwright.run.checkpoints.comparison import tensor_bytes
@@ -117,12 +118,17 @@ def weights_digest(module: torch.nn.Module, anew: bool = False) -> str:
     """A digest of all parameters and buffers.
 
     It is computed once, and again when the checksum of one of them has changed: for these all elements are read, as
-    one call of the model does.
+    one call of the model does. No run changes or moves it meanwhile; where it lies makes no difference.
 
     Args:
         module: the module.
         anew: whether it is computed in any case.
     """
+    with unchanged(module):
+        return _weights_digest(module, anew)
+
+
+def _weights_digest(module: torch.nn.Module, anew: bool) -> str:
     tensors = [*module.named_parameters(), *module.named_buffers()]
     stamp = [(name, str(tensor.dtype), tensor.shape, _changes_with(tensor)) for name, tensor in tensors]
     with _lock:

@@ -1,8 +1,9 @@
-"""Adapters of models (LoRA): what a run has set of them, so that each call is made with those of its run.
+"""Adapters of models (LoRA): what a run has set of them.
 
 Blocks change the adapters of a model that all runs share: which are active, and their scales. They have the model alone
-for that. While a run waits for its call it lends the model to the others, with the adapters as they were when it began;
-what it has set is part of the call, and is set again for the forward.
+for that, and one that fails leaves them as it found them. In a batch, a run that waits for its call lends the model to
+the others, with the adapters as they were when it began; what it has set is part of the call, and is set again for the
+forward.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ def has_adapters(model: torch.nn.Module) -> bool:
 
 
 def _layers(model: torch.nn.Module) -> list[Any]:
-    # a model has adapters only if this was imported
-    layer_class = sys.modules["peft.tuners.tuners_utils"].BaseTunerLayer
-    return [module for module in model.modules() if isinstance(module, layer_class)]
+    # a model has such layers only if this was imported
+    peft: Any = sys.modules.get("peft.tuners.tuners_utils")
+    return [] if peft is None else [module for module in model.modules() if isinstance(module, peft.BaseTunerLayer)]
 
 
 def read(model: torch.nn.Module) -> Adapters:
