@@ -1463,8 +1463,9 @@ MISTAKES = [
         lambda: TextToImageBlocks().init_pipeline()(prompt="dog"),
         MissingComponentError,
         ValueError,
-        "these components are not loaded: `transformer`, `vae`, `text_encoder`, `tokenizer`, `scheduler`; give them to "
-        "`pipe.update_components`, or make the pipeline with `load_pipeline(blocks, folder)`",
+        "these components are not loaded: `transformer`, `vae`, `text_encoder`, `tokenizer`, `scheduler`; load them "
+        "with `pipe.load_components()` if the pipeline was made with a folder or a repository, or give them to "
+        "`pipe.update_components`",
         ("in block `check_inputs`",),
     ),
     Mistake(

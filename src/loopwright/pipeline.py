@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from copy import deepcopy
 from os import PathLike
 from typing import Any, Self
@@ -37,6 +37,7 @@ from loopwright.errors import (
     OutputNotSetError,
     UnknownInputError,
     close_location,
+    did_you_mean,
     kind_of,
 )
 from loopwright.run import BlockCache, Event, Execution, Run, RunOptions, is_run_scoped
@@ -45,6 +46,7 @@ from loopwright.run.exclusive import needs_exclusive
 from loopwright.run.request import check_output, start_state
 from loopwright.run.resuming import branched, resumed
 from loopwright.run.tokenizers import one_encoding_at_a_time
+from loopwright.specs.repository import HUB_OPTIONS
 from loopwright.state import PipelineState
 
 __all__ = ["ModularPipeline"]
@@ -70,6 +72,7 @@ class ModularPipeline(ComponentOwner):
 
     Raises:
         ComponentLoadError: the index is not there, or cannot be read.
+        UnknownInputError: there is no such option.
         CheckError: the blocks do not fit together; see `loopwright.check`.
     """
 
@@ -96,14 +99,17 @@ class ModularPipeline(ComponentOwner):
                 f"`components_manager` must be a `loopwright.ComponentsManager`, not {kind_of(components_manager)} of "
                 f"{type(components_manager).__module__.partition('.')[0]}"
             )
+        _require_hub_options(hub_options)
         self._components_manager = components_manager
         self._collection = collection
         index = None
         self._pretrained_model_name_or_path = pretrained_model_name_or_path
         if pretrained_model_name_or_path is not None:
             told = {option: value for option, value in hub_options.items() if option != "revision"}
-            self._origin = Origin(str(pretrained_model_name_or_path), told)
-            index = read_index(Repository(pretrained_model_name_or_path, **hub_options))
+            repository = Repository(pretrained_model_name_or_path, **hub_options)
+            # a folder may be written in several ways, with a slash at the end
+            self._origin = Origin(str(repository.folder or repository), told)
+            index = read_index(repository)
             if index is None:
                 raise ComponentLoadError(
                     f"{pretrained_model_name_or_path} holds no pipeline: it has neither {MODULAR_INDEX} nor "
@@ -164,17 +170,22 @@ class ModularPipeline(ComponentOwner):
 
         Raises:
             ComponentLoadError: there is no pipeline, or it cannot be read; or it brings code, which is not trusted.
+            UnknownInputError: there is no such option.
         """
+        _require_hub_options(hub_options)
         repository = Repository(pretrained_model_name_or_path, **hub_options)
         pipeline_class, blocks = provided("blocks of a repository")(repository, trust_remote_code)
         index = read_index(repository)
+        if cls is not ModularPipeline and not issubclass(pipeline_class, cls):
+            pipeline_class = cls
         return pipeline_class(
             blocks,
             None if index is None else pretrained_model_name_or_path,
             components_manager,
             collection,
             workflow,
-            **hub_options,
+            # the commit that the blocks came from, though the branch may have moved on meanwhile
+            **{**hub_options, "revision": repository.revision},
         )
 
     def _default_blocks(self, index: PipelineIndex | None) -> Any:
@@ -469,3 +480,19 @@ def _taken_name(tree: ModularPipelineBlocks, name: str) -> str:
         f"{f'block `{path}` ({cls})' if path else cls} expects a {kind} `{name}`, which is an attribute of every "
         f"pipeline; give it another name"
     )
+
+
+def _require_hub_options(options: Mapping[str, Any]) -> None:
+    """Check that what is said about a repository can be said.
+
+    Raises:
+        UnknownInputError: it cannot; most likely it is meant for the components, which are loaded later.
+    """
+    for name in options:
+        if name in HUB_OPTIONS:
+            continue
+        hint = did_you_mean(name, (*HUB_OPTIONS, "collection", "components_manager", "trust_remote_code", "workflow"))
+        raise UnknownInputError(
+            f"a pipeline is not made with `{name}`{hint}; components are given to `update_components`, and what they "
+            f"are loaded with, such as `dtype`, to `load_components`"
+        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import pickle
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -240,3 +242,94 @@ def test_a_class_that_needs_arguments_is_named() -> None:
 
     with pytest.raises(BlockTypeError, match="needs the argument `amount`"):
         from_diffusers(Needs)
+
+
+def test_a_class_that_does_not_call_the_init_of_its_base_is_converted() -> None:
+    class Bare(Add):
+        def __init__(self, amount: int = 2) -> None:
+            self.amount = amount
+
+    assert from_diffusers(Bare(3)).init_pipeline()(x=1, output="x") == 4
+
+
+def test_what_stands_among_the_children_of_a_tree_of_diffusers_is_converted() -> None:
+    """Loops there take a dict of classes as it is, and nobody looks at what is put into one."""
+    assert from_diffusers(Loop.from_blocks_dict({"only": AddInLoop})).init_pipeline()(x=0, output="x") == 6
+    tree, ours = Both(), AddOne()
+    tree.sub_blocks["ours"] = ours
+    tree.sub_blocks["class"] = Add
+    block = from_diffusers(tree)
+    assert block.sub_blocks["ours"] is not ours
+    assert block.init_pipeline()(x=1, output="x", progress=False) == 21
+    tree.sub_blocks["none"] = object()
+    with pytest.raises(BlockTypeError, match="sub-block `none` is an object, which is not a block"):
+        from_diffusers(tree)
+
+
+class CallsOthers(theirs.SequentialPipelineBlocks):  # type: ignore[misc]
+    """Calls its blocks, and a loop that it holds, with a state of its own making."""
+
+    block_classes = [Add, Loop, Both]
+    block_names = ["add", "loop", "both"]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = Loop()
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        inner = theirs.PipelineState()
+        for name, value in state.values.items():
+            inner.set(name, value)
+        for block in (*self.sub_blocks.values(), self.held):
+            components, inner = block(components, inner)
+        state.set("x", inner.get("x"))
+        return components, state
+
+
+@pytest.mark.parametrize("blocks", [CallsOthers, CallsOthers()], ids=["class", "instance"])
+def test_blocks_are_called_with_states_of_diffusers(blocks: Any) -> None:
+    expected = CallsOthers().init_pipeline()(x=1, output="x")
+    run = from_diffusers(blocks).init_pipeline().stream(x=1, progress=False)
+    assert len(list(run)) == 9
+    assert run.result().get("x") == expected
+
+
+def test_a_state_of_diffusers_is_gone_on_from() -> None:
+    assert from_diffusers(Add).init_pipeline()(Add().init_pipeline()(x=1), output="x") == 3
+
+
+def test_a_bridged_block_can_be_pickled() -> None:
+    block = from_diffusers(Both())
+    block.sub_blocks["add"].amount = 7
+    again = pickle.loads(pickle.dumps(block))
+    assert type(again) is type(block)
+    assert again.init_pipeline()(x=1, output="x", progress=False) == block.init_pipeline()(x=1, output="x")
+    assert type(pickle.loads(pickle.dumps(from_diffusers(diffusers.FluxAutoBlocks)))).__name__ == "FluxAutoBlocks"
+
+
+def test_a_pipeline_keeps_the_places_that_its_components_come_from(tmp_path: Path) -> None:
+    vae = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4)
+    saved = diffusers.FluxAutoBlocks().init_pipeline()
+    saved.update_components(vae=vae)
+    saved.save_pretrained(str(tmp_path), overwrite_modular_index=True)
+    pipe = from_diffusers(diffusers.ModularPipeline.from_pretrained(str(tmp_path)))
+    assert pipe.vae is None
+    pipe.load_components()
+    assert isinstance(pipe.vae, diffusers.AutoencoderKL)
+
+
+def test_a_classic_pipeline_with_a_controlnet_needs_blocks_that_work_with_one() -> None:
+    from loopwright.bridge.pipelines import modular_class_of
+
+    assert modular_class_of(diffusers.StableDiffusionXLControlNetPipeline, {}).__name__.startswith("StableDiffusionXL")
+    with pytest.raises(BlockTypeError, match="`FluxControlNetPipeline` has no blocks"):
+        modular_class_of(diffusers.FluxControlNetPipeline, {})
+
+
+def test_a_class_may_convert_blocks_while_a_subclass_is_made_of_it() -> None:
+    class Converts(Add):
+        def __init_subclass__(cls, **kwargs: Any) -> None:
+            super().__init_subclass__(**kwargs)
+            from_diffusers(AddInLoop)
+
+    assert from_diffusers(type("Inner", (Converts,), {})).amount == 1

@@ -9,6 +9,7 @@ diffusers' library defines comes last:
 
 from __future__ import annotations
 
+import copyreg
 import threading
 from collections.abc import Callable
 from copy import deepcopy
@@ -21,6 +22,7 @@ from loopwright import blocks as ours
 from loopwright.blocks.sub_blocks import SubBlocks
 from loopwright.bridge.declarations import ATTRIBUTES, converted
 from loopwright.bridge.pipelines import pipeline_class_of_family
+from loopwright.bridge.states import adopted
 
 __all__ = ["bridged_block", "bridged_block_class"]
 
@@ -29,6 +31,25 @@ class _Bridged:
     """What bridged blocks have in common."""
 
     model_name: str | None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # blocks that a block holds besides its children run here as well
+        super().__setattr__(name, bridged_block(value) if _is_theirs(value) else value)
+
+    # the code of a block may call others with states of its own making
+
+    def get_block_state(self, state: Any) -> Any:
+        return super().get_block_state(adopted(state))  # type: ignore[misc]
+
+    def set_block_state(self, state: Any, block_state: Any) -> None:
+        super().set_block_state(adopted(state), block_state)  # type: ignore[misc]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # pickle looks classes up by name, and finds the one of diffusers there
+        cls = type(self)
+        made = next((base for base in cls.__mro__ if _made.get(base) is cls), None)
+        how: tuple[Any, ...] = (copyreg.__newobj__, (cls,)) if made is None else (_blank, (made,))  # type: ignore[attr-defined]
+        return (*how, vars(self))
 
     @property
     def _pipeline_class(self) -> type[Any]:
@@ -55,7 +76,8 @@ class _Auto(_Bridged, ours.AutoPipelineBlocks, library.AutoPipelineBlocks):  # t
 
 
 class _Loop(_Bridged, ours.LoopSequentialPipelineBlocks, library.LoopSequentialPipelineBlocks):  # type: ignore[misc]
-    pass
+    def _call_apart(self, components: Any, state: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        return super()._call_apart(components, adopted(state), *args, **kwargs)
 
 
 # a class of diffusers' library and what stands in its place, the special before the general
@@ -68,7 +90,8 @@ _BASES: tuple[tuple[type, type], ...] = (
 )
 _LIBRARY = frozenset(cls for theirs, _ in _BASES for cls in theirs.__mro__)
 
-_lock = threading.Lock()
+# reentrant, as classes may convert blocks while a subclass is made of them
+_lock = threading.RLock()
 _made: WeakKeyDictionary[type, type[Any]] = WeakKeyDictionary()
 
 
@@ -102,11 +125,32 @@ def _inherited(cls: type, block: Any, name: str) -> Any:
     return getattr(super(_made[cls], block), name)
 
 
-def bridged_block(block: Any) -> Any:
-    """A block of ours that does what a block of diffusers does; neither changes with the other."""
-    cls = bridged_block_class(type(block))
-    bridged = ours.ModularPipelineBlocks.__new__(cls)
-    attributes = {name: value for name, value in vars(block).items() if name != "sub_blocks"}
-    vars(bridged).update(deepcopy(attributes))
-    bridged.sub_blocks = SubBlocks({name: bridged_block(child) for name, child in block.sub_blocks.items()})
+def bridged_block(block: Any, memo: dict[int, Any] | None = None) -> Any:
+    """A block of ours that does what a block of diffusers does; neither changes with the other.
+
+    Args:
+        block: the block of diffusers.
+        memo: what was made so far, as for `copy.deepcopy`.
+    """
+    memo = {} if memo is None else memo
+    bridged = memo[id(block)] = _blank(type(block))
+    own = {name: value for name, value in vars(block).items() if name != "sub_blocks"}
+    vars(bridged).update((name, _own(value, memo)) for name, value in own.items())
+    # a class that does not call the `__init__` of its base has none
+    children = getattr(block, "sub_blocks", {})
+    bridged.sub_blocks = SubBlocks({name: _own(child, memo) for name, child in children.items()})
     return bridged
+
+
+def _own(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of what a block of diffusers has; of a block of diffusers, one of ours."""
+    return bridged_block(value, memo) if _is_theirs(value) and id(value) not in memo else deepcopy(value, memo)
+
+
+def _is_theirs(value: Any) -> bool:
+    return isinstance(value, library.ModularPipelineBlocks) and not isinstance(value, ours.ModularPipelineBlocks)
+
+
+def _blank(cls: type[Any]) -> Any:
+    """A block of the class of ours for a class of diffusers', before it is given its attributes."""
+    return ours.ModularPipelineBlocks.__new__(bridged_block_class(cls))

@@ -13,14 +13,16 @@ from types import ModuleType
 
 __all__ = ["code_in_folder"]
 
-_lock = threading.Lock()
+# reentrant, as code may load blocks of another folder while it is imported
+_lock = threading.RLock()
 
 
 def code_in_folder(folder: Path, module: str) -> ModuleType:
     """The module that a file of a folder makes. The file may import others beside it with a dot.
 
-    Each folder is a package of its own, so that files of the same name in two folders are two modules; diffusers, which
-    copies them all to one place, takes one for the other. The files are read anew each time, and nothing is written.
+    Each folder is a package of its own, that of each commit of a repository too, so that files of the same name in two
+    folders are two modules; diffusers, which copies them all to one place, takes one for the other. The files are read
+    anew each time, and nothing is written.
 
     Args:
         folder: the folder.

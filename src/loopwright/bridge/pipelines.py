@@ -12,6 +12,8 @@ import diffusers
 import diffusers.modular_pipelines.modular_pipeline as library
 from diffusers.pipelines.auto_pipeline import _get_model
 
+from loopwright.bridge.declarations import converted
+from loopwright.components import Origin
 from loopwright.errors import BlockTypeError
 from loopwright.pipeline import ModularPipeline
 
@@ -52,12 +54,17 @@ def bridged_pipeline(pipeline: library.ModularPipeline | diffusers.DiffusionPipe
         return pipeline
     if isinstance(pipeline, library.ModularPipeline):
         bridged = bridged_pipeline_class(type(pipeline))(blocks=pipeline._blocks)
+        given = {name: component for name, component in pipeline.components.items() if name in bridged._component_specs}
+        # also where they are loaded from
+        bridged._component_specs |= {name: converted([pipeline._component_specs[name]])[0] for name in given}
+        source = bridged._pretrained_model_name_or_path = pipeline._pretrained_model_name_or_path
+        bridged._origin = Origin(None if source is None else str(source))
     else:
         cls = modular_class_of(type(pipeline), dict(pipeline.config))
         bridged = bridged_pipeline_class(cls)(blocks=getattr(diffusers, cls.default_blocks_name))
-    specs = bridged._component_specs
-    given = {name: component for name, component in pipeline.components.items() if name in specs}
-    bridged.register_components(**{name: component for name, component in given.items() if component is not None})
+        known = bridged._component_specs
+        given = {name: value for name, value in pipeline.components.items() if name in known and value is not None}
+    bridged.register_components(**given)
     configs = bridged._config_specs.keys() & pipeline.config.keys()
     bridged.update_components(**{name: pipeline.config[name] for name in configs})
     return bridged
@@ -75,13 +82,15 @@ def modular_class_of(classic: type[Any], config: dict[str, Any]) -> type[Any]:
     """
     families = [_get_model(cls.__name__) for cls in classic.__mro__]
     for family in filter(None, families):
-        # blocks of a family have workflows for what classic pipelines have classes for
+        # blocks of some families have workflows for what classic pipelines have classes for
         for name in (family, family.removesuffix("-controlnet"), family.removesuffix("-controlnet-union")):
             if name in library.MODULAR_PIPELINE_MAPPING:
-                return getattr(diffusers, library.MODULAR_PIPELINE_MAPPING[name](config))  # type: ignore[no-any-return]
+                found = getattr(diffusers, library.MODULAR_PIPELINE_MAPPING[name](config))
+                if name == family or "controlnet" in getattr(diffusers, found.default_blocks_name)().component_names:
+                    return found  # type: ignore[no-any-return]
     stem = classic.__name__.removesuffix("Pipeline").removesuffix("ImageToVideo")
-    found: type[Any] | None = getattr(diffusers, f"{stem}ModularPipeline", None)
-    if found is None:
+    found = getattr(diffusers, f"{stem}ModularPipeline", None)
+    if not isinstance(found, type):
         known = ", ".join(library.MODULAR_PIPELINE_MAPPING)
         raise BlockTypeError(
             f"`{classic.__name__}` has no blocks in diffusers {diffusers.__version__}, so it cannot be run here; the "

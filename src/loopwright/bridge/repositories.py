@@ -17,8 +17,8 @@ import loopwright.diffusion
 from loopwright.blocks.sub_blocks import as_block
 from loopwright.bridge.folder_code import code_in_folder
 from loopwright.bridge.pipelines import bridged_pipeline_class, modular_class_of, pipeline_class_of_family
-from loopwright.components import CLASSIC_INDEX, MODULAR_INDEX, Repository, read_index
-from loopwright.errors import BlockTypeError, ComponentLoadError, did_you_mean
+from loopwright.components import CLASSIC_INDEX, MODULAR_INDEX, PipelineIndex, Repository, code_files, read_index
+from loopwright.errors import BlockTypeError, ComponentLoadError, UnknownInputError, brief, did_you_mean
 from loopwright.pipeline import ModularPipeline
 from loopwright.specs.repository import HUB_OPTIONS
 
@@ -41,48 +41,76 @@ def blocks_of_repository(repository: Repository, trust_remote_code: bool) -> tup
         ComponentLoadError: it holds no pipeline; or brings code, which is not trusted.
     """
     blocks = _own_blocks(repository, trust_remote_code)
-    if blocks is not None:
-        return _class_for(blocks), blocks
     index = read_index(repository)
     if index is None:
-        raise ComponentLoadError(
-            f"{repository} holds no pipeline: it has neither {MODULAR_INDEX} nor {CLASSIC_INDEX} nor {CODE_CONFIG}"
-            f"{'' if repository.is_reached else ', of what was downloaded before; the hub cannot be reached'}"
-        )
-    if index.is_classic:
-        classic = getattr(diffusers, index.pipeline_class or "", None)
-        if classic is None:
+        if blocks is None:
             raise ComponentLoadError(
-                f"{CLASSIC_INDEX} of {repository} names the pipeline `{index.pipeline_class}`, which diffusers "
-                f"{diffusers.__version__} does not have"
-                f"{did_you_mean(str(index.pipeline_class), [name for name in dir(diffusers) if 'Pipeline' in name])}"
+                f"{repository} holds no pipeline: it has neither {MODULAR_INDEX} nor {CLASSIC_INDEX} nor {CODE_CONFIG}"
+                f"{'' if repository.is_reached else ', of what was downloaded before; the hub cannot be reached'}"
             )
-        try:
-            cls = bridged_pipeline_class(modular_class_of(classic, index.configs))
-        except BlockTypeError as error:
-            raise ComponentLoadError(
-                f"the pipeline of {CLASSIC_INDEX} of {repository} has no blocks: {error}"
-            ) from error
-        return cls, blocks_by_name(cls.default_blocks_name)
-    theirs: Any = getattr(diffusers, index.pipeline_class or "", None)
-    if not (isinstance(theirs, type) and issubclass(theirs, library.ModularPipeline)):
-        theirs = library.ModularPipeline
-    name = index.blocks_class or theirs.default_blocks_name
+        return _class_for(blocks), blocks
+    try:
+        cls = _class_of_index(index)
+    except ComponentLoadError:
+        if blocks is None:
+            raise
+        cls = None
+    if blocks is None:
+        blocks = _blocks_of_index(index, None if cls is None else cls.default_blocks_name)
+    return (_class_for(blocks) if cls is None else bridged_pipeline_class(cls)), blocks
+
+
+def _class_of_index(index: PipelineIndex) -> type[Any] | None:
+    """The class of modular pipelines of a family of diffusers that an index asks for; None if it asks for no family.
+
+    Raises:
+        ComponentLoadError: it is a classic index, of a pipeline that there is not, or whose family has no blocks.
+    """
+    named: Any = getattr(diffusers, index.pipeline_class or "", None)
+    if not index.is_classic:
+        of_family = isinstance(named, type) and issubclass(named, library.ModularPipeline)
+        return named if of_family and named is not library.ModularPipeline else None
+    if not isinstance(named, type):
+        raise ComponentLoadError(
+            f"{CLASSIC_INDEX} of {index.repository} names the pipeline `{index.pipeline_class}`, which diffusers "
+            f"{diffusers.__version__} does not have"
+            f"{did_you_mean(str(index.pipeline_class), [name for name in dir(diffusers) if 'Pipeline' in name])}"
+        )
+    try:
+        return modular_class_of(named, index.configs)
+    except BlockTypeError as error:
+        raise ComponentLoadError(
+            f"the pipeline of {CLASSIC_INDEX} of {index.repository} has no blocks: {error}"
+        ) from error
+
+
+def _blocks_of_index(index: PipelineIndex, default: str | None) -> Any:
+    """The blocks that an index names.
+
+    Args:
+        index: the index.
+        default: the name of the blocks of its family, which those of a classic one are; None if it is of none.
+
+    Raises:
+        ComponentLoadError: it names none, or none that there are.
+    """
+    repository = index.repository
+    name = index.blocks_class or default
     if name is None:
         raise ComponentLoadError(
             f"{MODULAR_INDEX} of {repository} does not name the class of its blocks; make the pipeline with blocks of "
             f"your own: `blocks.init_pipeline({repository.source!r})`"
         )
     made = blocks_by_name(name, f"{MODULAR_INDEX} of {repository}")
-    if not made.sub_blocks and theirs.default_blocks_name is not None:
+    if not made.sub_blocks and default is not None:
         # blocks that were put together without a class of their own: those of the family stand for them
-        made = blocks_by_name(theirs.default_blocks_name)
-    elif name in _WITHOUT_CLASS:
+        return blocks_by_name(default)
+    if name in _WITHOUT_CLASS:
         raise ComponentLoadError(
             f"{MODULAR_INDEX} of {repository} does not say what its blocks are: they were put together without a class "
             f"of their own. Make them again, and call `blocks.init_pipeline({repository.source!r})`"
         )
-    return (_class_for(made) if theirs is library.ModularPipeline else bridged_pipeline_class(theirs)), made
+    return made
 
 
 def blocks_by_name(name: str, place: str = "") -> Any:
@@ -160,48 +188,54 @@ def _own_blocks(
         repository: the repository.
         trust_remote_code: whether the code may run.
         subfolder: the folder of the repository.
-        arguments: for the class of the blocks; those that it does not take are left out.
+        arguments: for the class of the blocks.
 
     Raises:
         ComponentLoadError: the code is not trusted, or fails, or needs packages that are not installed.
+        UnknownInputError: the class does not take an argument.
     """
     config = repository.json(_in(subfolder, CODE_CONFIG)) or {}
-    reference = (config.get("auto_map") or {}).get("ModularPipelineBlocks")
+    auto_map = config.get("auto_map") or {}
+    reference = auto_map.get("ModularPipelineBlocks") if isinstance(auto_map, dict) else auto_map
     if reference is None:
         return None
-    module, _, class_name = str(reference).rpartition(".")
-    file = f"{module}.py"
+    module, _, class_name = reference.rpartition(".") if isinstance(reference, str) else ("", "", "")
+    if not (isinstance(auto_map, dict) and module):
+        raise ComponentLoadError(
+            f"{_in(subfolder, CODE_CONFIG)} of {repository} has {brief(auto_map)} as `auto_map`; it must be "
+            f'{{"ModularPipelineBlocks": "file.Class"}}'
+        )
+    file = _in(subfolder, f"{module}.py")
+    if repository.file(file) is None:
+        # blocks that are installed; what else is not there is an error that names the class
+        return blocks_by_name(class_name, f"{_in(subfolder, CODE_CONFIG)} of {repository}, which has no {module}.py,")
     if not trust_remote_code:
         raise ComponentLoadError(
-            f"{repository} brings code of its own: `{class_name}` in {_in(subfolder, file)}. Read the file, and if you "
-            f"trust it, give `trust_remote_code=True`"
+            f"{repository} brings code of its own: `{class_name}` in {file}. Read the file, and if you trust it, give "
+            f"`trust_remote_code=True`"
         )
-    _require_packages(repository, config.get("requirements") or {})
-    if repository.file(_in(subfolder, file)) is None:
-        # blocks that are installed; what else is not there is an error that names the class
-        return blocks_by_name(class_name, f"{_in(subfolder, CODE_CONFIG)} of {repository}, which has no {file},")
     if dynamic_modules_utils.DIFFUSERS_DISABLE_REMOTE_CODE:
         raise ComponentLoadError(
-            f"{repository} brings code of its own, `{class_name}` in {_in(subfolder, file)}, and the environment "
-            f"variable DIFFUSERS_DISABLE_REMOTE_CODE forbids that it runs"
+            f"{repository} brings code of its own, `{class_name}` in {file}, and the environment variable "
+            f"DIFFUSERS_DISABLE_REMOTE_CODE forbids that it runs"
         )
+    _require_packages(repository, config.get("requirements") or {})
     try:
-        if repository.folder is not None:
-            code = code_in_folder(repository.folder / (subfolder or ""), module)
-            cls = getattr(code, class_name, None)
-            if cls is None:
-                raise NameError(f"it has no class `{class_name}`{did_you_mean(class_name, vars(code))}")
-        else:
-            options = {**repository.options, "revision": repository.revision, "subfolder": subfolder}
-            cls = dynamic_modules_utils.get_class_from_dynamic_module(
-                repository.source, module_file=file, class_name=class_name, trust_remote_code=True, **options
-            )
+        files = code_files(f"{module}.py", lambda name: repository.file(_in(subfolder, name)))
+        code = code_in_folder(files[f"{module}.py"].parent, module)
+        cls = getattr(code, class_name, None)
+        if cls is None:
+            raise NameError(f"it has no class `{class_name}`{did_you_mean(class_name, vars(code))}")
         accepted = inspect.signature(cls).parameters
-        made = cls(**{name: value for name, value in arguments.items() if name in accepted})
+        any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+        for name in () if any_name else arguments.keys() - accepted.keys():
+            raise UnknownInputError(f"`{class_name}` of {repository} takes no `{name}`{did_you_mean(name, accepted)}")
+        made = cls(**arguments)
+    except (ComponentLoadError, UnknownInputError):
+        raise
     except Exception as error:
         raise ComponentLoadError(
-            f"the blocks `{class_name}` of {repository} could not be made of {_in(subfolder, file)}: "
-            f"{type(error).__name__}: {error}"
+            f"the blocks `{class_name}` of {repository} could not be made of {file}: {type(error).__name__}: {error}"
         ) from error
     return as_block(made, f"`{class_name}` of {repository}")
 

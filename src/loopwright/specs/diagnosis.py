@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from loopwright.errors import ComponentLoadError, article, did_you_mean
+from loopwright.errors import ComponentLoadError, article, brief, did_you_mean
 from loopwright.specs.repository import Place, Repository
 
 __all__ = ["VARIANT", "diagnosis"]
@@ -94,9 +94,13 @@ def _in_folder(loader: Any, folder: Path, place: Place, error: Exception, names:
         return f"there is no {_either(names)}; the folder has {_listed(files)}"
     for name in (file for file in files if file.endswith(".json")):
         try:
-            json.loads((folder / name).read_text(encoding="utf-8"))
+            value = json.loads((folder / name).read_text(encoding="utf-8"))
         except ValueError as broken:
             return f"its {name} is not JSON ({broken}); get the file again"
+        if name == config.name and not isinstance(value, dict):
+            return f"its {name} holds {brief(value)}, where a JSON object belongs; get the file again"
+        if ".index." in name and not (isinstance(value, dict) and isinstance(value.get("weight_map"), dict)):
+            return f"its {name} does not say which files the weights are in; get the file again"
     values = json.loads(config.read_text(encoding="utf-8"))
     if not _is_model(loader):
         return _said(error)
@@ -130,7 +134,7 @@ def _missing_shards(folder: Path, files: list[str]) -> str | None:
     """Which files of weights an index of them names that are not there, None if none."""
     for name in files:
         if name.endswith(".json") and ".index." in name:
-            shards = json.loads((folder / name).read_text(encoding="utf-8")).get("weight_map", {}).values()
+            shards = json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values()
             missing = sorted(set(shards) - set(files))
             if missing:
                 return f"{name} names {_listed(missing)}, which the folder does not have: get the files again"
@@ -177,8 +181,9 @@ def _damage(path: Path) -> str | None:
 
 def _wrong_class(loader: Any, config: dict[str, Any]) -> str | None:
     """That the configuration is another class's, None if it is not, or does not say."""
-    said = config.get("_class_name") or next(iter(config.get("architectures") or ()), None)
-    if said is None or any(cls.__name__ == said for cls in loader.__mro__) or loader.__name__ == "AutoModel":
+    named = config.get("architectures")
+    said = config.get("_class_name") or (named[0] if isinstance(named, list) and named else None)
+    if not isinstance(said, str) or said in [cls.__name__ for cls in loader.__mro__] or loader.__name__ == "AutoModel":
         return None
     return (
         f"its configuration is that of {article(said)} `{said}`; take the folder of {article(loader.__name__)} "
