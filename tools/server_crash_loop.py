@@ -107,7 +107,8 @@ def arm(kill: Kill | None, data_dir: Path) -> None:
         if due(REQUEST_WRITTEN):
             die()
 
-    def ended(*_: Any) -> None:
+    def ended(folder: Any, _: str) -> None:
+        os.write(trace, f"ended {folder.path.name} 0\n".encode())
         if due(OUTCOME_WRITTEN):
             die()
 
@@ -261,18 +262,20 @@ def digest(server: ServerProcess, job_id: str) -> str:
 
 
 def wrongs_in_trace(lines: Iterator[str]) -> list[str]:
-    """Iterations that ran though they were saved, and jobs that were computed to their end twice."""
+    """Iterations that ran though they were saved, and jobs of which anything was computed after they had ended."""
     saved: dict[str, int] = {}
-    results: dict[str, int] = {}
+    has_ended: set[str] = set()
     found = []
     for line in lines:
         what, job_id, number = line.split()
-        if what == "saved":
+        if job_id in has_ended:
+            found.append(f"{job_id} had ended, and then: {what}")
+        elif what == "saved":
             saved[job_id] = max(saved.get(job_id, 0), int(number))
         elif what == "ran" and int(number) < saved.get(job_id, 0):
             found.append(f"{job_id} ran iteration {number} again, and {saved[job_id]} were saved")
-        elif what == "result":
-            results[job_id] = results.get(job_id, 0) + 1
+        elif what == "ended":
+            has_ended.add(job_id)
     return found
 
 

@@ -85,7 +85,9 @@ def test_keys_are_made_listed_and_removed(
     assert main(["keys", "list", *options]) == 0
     assert capsys.readouterr().out == "ann  user\n"
     assert main(["keys", "remove", "ann", *options]) == 0
-    assert main(["jobs", "list"]) == 0
+    assert capsys.readouterr().err == "no key is left: nobody is let in until there is one again\n"
+    assert main(["jobs", "list"]) == 2
+    assert "an API key is needed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

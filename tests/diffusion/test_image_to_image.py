@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from loopwright.diffusion import embedded_pipeline
+from loopwright.errors import InvalidInputError
 
 
 def reconstruction(pipe: Any, image: Image.Image) -> torch.Tensor:
@@ -60,6 +61,14 @@ def test_each_image_of_a_batch_has_its_own_start(pipe: Any, picture: Image.Image
     together = pipe(prompt=["dog", "cat"], image=[picture, other], generator=seeded(1, 2), **inputs)
     alone = pipe(prompt="cat", image=other, generator=[seeded(2)], **inputs)
     torch.testing.assert_close(together[1:], alone, rtol=0, atol=1e-4)
+
+
+def test_latents_of_an_image_of_another_shape_are_an_error(pipe: Any) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        pipe(prompt="dog", image_latents=torch.zeros(1), num_inference_steps=1)
+    assert str(caught.value) == (
+        "`image_latents` must have the shape (1, 8, 16, 16) (images, channels, height, width in latents), not (1,)"
+    )
 
 
 def test_a_transparent_image_is_seen_on_white(pipe: Any) -> None:

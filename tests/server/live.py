@@ -49,6 +49,12 @@ class LiveServer:
         self.url = url
         self._is_ready.set()
 
+    @property
+    def service(self) -> Any:
+        """The jobs, as the server itself sees them."""
+        assert self._server._http is not None
+        return self._server._http._context.service
+
     def stop(self) -> None:
         if not self._thread.is_alive():
             return

@@ -50,6 +50,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rather deep": ("POST", J, {"headers": JSON, "content": b'{"inputs": ' + b"[" * 40 + b"]" * 40 + b"}"}),
     "half a character": ("POST", J, {"headers": JSON, "content": b'{"inputs": {"prompt": "\\ud800"}}'}),
     "a number with too many digits": ("POST", J, {"headers": JSON, "content": b'{"seed": ' + b"9" * 5000 + b"}"}),
+    "a number beyond all": ("POST", J, {"headers": JSON, "content": b'{"inputs": {"prompt": "x", "tint": [1e999]}}'}),
     "too large": ("POST", J, {"headers": JSON, "content": b'{"inputs": "' + b"x" * 30_000 + b'"}'}),
     "no inputs": ("POST", J, {"json": {}}),
     "inputs of another type": ("POST", J, {"json": {"inputs": [1]}}),
@@ -84,6 +85,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "an image that is text": ("POST", J, {"json": {"inputs": {**P, "image": text_of(b"hello")}}}),
     "an empty list of images": ("POST", J, {"json": {"inputs": {**P, "image": []}}}),
     "a list where one image is taken": ("POST", J, {"json": {"inputs": {**P, "mask_image": [text_of(png())]}}}),
+    "a long list of images": ("POST", J, {"json": {"inputs": {**P, "image": [text_of(png())] * 5}}}),
     "half an image": ("POST", J, {"json": {"inputs": {**P, "image": text_of(png(64, 64)[:60])}}}),
     "too many pixels": ("POST", J, {"json": {"inputs": {**P, "image": text_of(png(65, 64))}}}),
     "a tensor that is text": ("POST", J, {"json": {"inputs": {**P, "tint": "x"}}}),
@@ -248,6 +250,13 @@ ANSWERS: dict[str, tuple[int, str, str | None, str, str]] = {
         None,
         "invalid_json",
         "the body is not JSON: a number has too many digits",
+    ),
+    "a number beyond all": (
+        400,
+        "invalid_request_error",
+        None,
+        "invalid_json",
+        "a number of the body is too large",
     ),
     "too large": (413, "invalid_request_error", None, "body_too_large", "the body is larger than 20000 bytes"),
     "no inputs": (
@@ -483,6 +492,13 @@ ANSWERS: dict[str, tuple[int, str, str | None, str, str]] = {
         "inputs.mask_image",
         "invalid_type",
         "`mask_image` is a list; it must be an image, as Base64",
+    ),
+    "a long list of images": (
+        400,
+        "invalid_request_error",
+        "inputs.image",
+        "too_large",
+        "`image` has 5 images; at most 4 are taken",
     ),
     "half an image": (
         422,

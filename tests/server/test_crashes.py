@@ -22,6 +22,8 @@ def test_a_server_that_is_killed_loses_no_job_and_ends_each_once_in_the_same_bit
 
 
 def test_work_that_is_done_twice_is_noticed() -> None:
-    once = ["ran a 0", "saved a 1", "ran a 1", "ran b 0", "ran a 1", "result a 0"]
+    once = ["ran a 0", "saved a 1", "ran a 1", "ran b 0", "ran a 1", "result a 0", "result a 0"]
     assert wrongs_in_trace(iter(once)) == []
+    assert wrongs_in_trace(iter([*once, "ended a 0", "result b 0"])) == []
+    assert wrongs_in_trace(iter([*once, "ended a 0", "result a 0"])) == ["a had ended, and then: result"]
     assert wrongs_in_trace(iter([*once, "ran a 0"])) == ["a ran iteration 0 again, and 1 were saved"]

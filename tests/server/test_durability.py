@@ -19,10 +19,11 @@ from loopwright.errors import StorageError
 from loopwright.run.checkpoints import LocalFolder
 from loopwright.server import service
 from loopwright.server.jobs import Job, Progress, Request, Status, new_id
+from loopwright.server.service import ALONE_AFTER, MOST_CRASHES
 from loopwright.server.store import Store
 from tests.server.conftest import Start
 from tests.server.live import LiveServer
-from tests.server.pipelines import PATIENCE, TURNSTILE
+from tests.server.pipelines import PATIENCE, TURNSTILE, Begin, Count, Paint, Painting
 
 TIME = time.time
 
@@ -115,14 +116,51 @@ def test_a_database_that_cannot_be_read_is_put_aside_and_made_again(start: Start
     assert (server.data_dir / "jobs.db.damaged-1").is_file()
 
 
+def test_rows_that_say_another_thing_than_their_records_are_put_right(start: Start) -> None:
+    server = start()
+    jobs = [server.submit(), server.submit()]
+    for job in jobs:
+        server.wait(job)
+    waiting = paused_job(server)
+    server.stop()
+    with database(server) as connection:
+        connection.execute("update jobs set id = 'nobody' where id = ?", (jobs[0],))
+        connection.execute("update jobs set id = null where id = ?", (jobs[1],))
+        connection.execute("update jobs set number = 'x', client = 'y', kept_since = 'z', bytes = 'v', status = 'w'")
+    server = start()
+    assert [job["id"] for job in server.http.get("/v1/jobs").json()["data"]] == [waiting, *reversed(jobs)]
+    assert [server.job(job)["status"] for job in (*jobs, waiting)] == ["succeeded", "succeeded", "paused"]
+
+
+def test_after_a_database_was_lost_new_jobs_are_newer_and_old_results_are_older(start: Start) -> None:
+    server = start()
+    old = [server.submit(), server.submit()]
+    for job in old:
+        server.wait(job)
+    server.stop()
+    # they ended when servers had used the folder for long
+    for job in old:
+        path = server.data_dir / "jobs" / job / "outcome.json"
+        path.write_text(path.read_text().replace('"kept_since": ', '"kept_since": 100'))
+    (server.data_dir / "jobs.db").unlink()
+    server = start()
+    new = server.submit()
+    server.wait(new)
+    assert [job["id"] for job in server.http.get("/v1/jobs").json()["data"]] == [new, *reversed(old)]
+    assert new not in server.service._store.to_forget(0.0, 2**40, 1)
+
+
 def test_a_job_of_which_nothing_can_be_read_says_so(start: Start) -> None:
     server = start()
+    server.wait(server.submit())
     job = paused_job(server)
     server.stop()
     with database(server) as connection:
-        connection.execute("update jobs set digest = 'another'")
+        connection.execute("update jobs set digest = 'another' where id = ?", (job,))
     (server.data_dir / "jobs" / job / "request.json").write_text("{")
     server = start()
+    # it is kept as long as others
+    assert not server.service._store.to_forget(0.001, 2**40, 100)
     shown = server.job(job)
     assert shown["status"] == "failed"
     assert shown["error"] == {
@@ -166,6 +204,40 @@ def test_a_damaged_checkpoint_costs_an_iteration_and_damaged_checkpoints_all_of_
     assert server.picture(first) == server.picture(second)
     assert "an earlier one" in server.job(first)["notes"][0]
     assert "began again" in server.job(second)["notes"][0]
+
+
+def test_a_job_whose_loop_is_another_now_begins_again_and_says_so(start: Start) -> None:
+    first = 0
+
+    class CountFrom(Count):
+        def iterate(self, components: Any, block_state: Any) -> Iterator[dict[str, Any]]:
+            for i in range(block_state.num_inference_steps):
+                yield {"i": first + i}
+
+    class PaintingFrom(Painting):
+        block_classes = [Begin, CountFrom, Paint]
+
+    server = start(PaintingFrom().init_pipeline())
+    job = paused_job(server)
+    server.stop()
+    first, TURNSTILE.passed = 1, 0
+    server = start(PaintingFrom().init_pipeline())
+    server.http.post(f"/v1/jobs/{job}/go-on")
+    ended = server.wait(job)
+    assert (ended["status"], TURNSTILE.passed) == ("succeeded", 4)
+    assert "began again" in ended["notes"][0]
+
+
+def test_a_loop_that_was_told_to_end_ends_also_after_a_crash_before_anything_was_saved(start: Start) -> None:
+    server, (job,) = waiting_jobs(start, 1)
+    store = Store(server.data_dir / "jobs.db")
+    known = store.get(job)
+    assert known is not None
+    known.status, known.stops = Status.RUNNING, ["count"]
+    store.save(known)
+    store.close()
+    server = start()
+    assert server.wait(job)["progress"]["step"] == 1
 
 
 def test_a_database_that_is_locked_refuses_new_jobs_and_loses_none(start: Start) -> None:
@@ -227,8 +299,17 @@ def test_a_full_disk_refuses_new_jobs_and_keeps_nothing_of_them(start: Start, di
         "param": None,
         "code": "storage_full",
     }
-    disk.full = None
+    disk.full = "probe"
     assert list((server.data_dir / "jobs").iterdir()) == []
+    # what can be read says nothing of what can be written
+    assert server.http.get("/v1/jobs").status_code == 200
+    service = server.service
+    service.tend()
+    assert server.http.get("/readyz").status_code == 503
+    assert "loopwright_storage_ok 0.0" in server.http.get("/metrics").text
+    disk.full = None
+    service.tend()
+    assert server.http.get("/readyz").status_code == 200
     assert server.wait(server.submit())["status"] == "succeeded"
 
 
@@ -301,6 +382,84 @@ def test_a_client_that_waited_on_a_connection_is_gone_after_a_crash_and_its_job_
     assert start().job(waiting)["status"] == "cancelled"
 
 
+def crashed_while_running(server: LiveServer, job: str, crashes: int) -> None:
+    """Have the database of a server that has ended say that servers died while they ran a job."""
+    store = Store(server.data_dir / "jobs.db")
+    known = store.get(job)
+    assert known is not None
+    # the last of them is counted when the next server begins
+    known.status, known.crashes = Status.RUNNING, crashes - 1
+    store.save(known)
+    store.close()
+
+
+def waiting_jobs(start: Start, count: int) -> tuple[LiveServer, list[str]]:
+    """Paused jobs that have never run, and the server that had them, which has ended."""
+    server = start()
+    TURNSTILE.close()
+    running = server.submit()
+    server.wait(running, lambda job: job["status"] == "running")
+    jobs = [server.submit() for _ in range(count)]
+    for job in jobs:
+        server.http.post(f"/v1/jobs/{job}/pause")
+    server.http.delete(f"/v1/jobs/{running}")
+    TURNSTILE.open()
+    server.stop()
+    TURNSTILE.passed = 0
+    return server, jobs
+
+
+def test_a_job_that_ends_the_server_again_and_again_fails_and_says_so(start: Start) -> None:
+    server, (job,) = waiting_jobs(start, 1)
+    crashed_while_running(server, job, MOST_CRASHES)
+    server = start()
+    shown = server.job(job)
+    assert (shown["status"], shown["error"]) == (
+        "failed",
+        {
+            "message": "the server died 5 times in a row while it ran this job, the last 3 times with nothing beside "
+            "it, and no step was saved in between; it is not run again",
+            "type": "server_error",
+            "param": None,
+            "code": "crashed",
+        },
+    )
+    assert TURNSTILE.passed == 0
+    server.stop()
+    assert start().job(job)["status"] == "failed"
+
+
+def test_a_job_that_may_have_ended_the_server_runs_alone_until_it_has_come_further(start: Start) -> None:
+    server, jobs = waiting_jobs(start, 3)
+    crashed_while_running(server, jobs[0], ALONE_AFTER)
+    TURNSTILE.close()
+    server = start(max_active=2)
+    server.wait(jobs[0], lambda job: job["status"] == "running")
+    for job in jobs[1:]:
+        server.http.post(f"/v1/jobs/{job}/go-on")
+    assert [server.job(job)["queue_place"] for job in jobs] == [None, 1, 2]
+    TURNSTILE.let(1)
+    # it is saved, so that another may begin
+    server.wait(jobs[1], lambda job: job["status"] == "running")
+    known = server.service._store.get(jobs[0])
+    assert known is not None
+    assert known.crashes == 0
+    TURNSTILE.open()
+    assert [server.wait(job)["status"] for job in jobs] == ["succeeded"] * 3
+
+
+def test_a_server_that_ends_in_good_order_is_no_crash(start: Start) -> None:
+    server, (job,) = waiting_jobs(start, 1)
+    crashed_while_running(server, job, MOST_CRASHES - 1)
+    TURNSTILE.close()
+    server = start()
+    server.wait(job, lambda job: job["status"] == "running")
+    server.service.close()
+    TURNSTILE.open()
+    server.stop()
+    assert start().wait(job)["status"] == "succeeded"
+
+
 def test_two_servers_do_not_share_a_folder(start: Start) -> None:
     server = start()
     with pytest.raises(StorageError, match="another server uses the data folder"):
@@ -336,10 +495,8 @@ def test_a_database_without_room_says_so(tmp_path: Path) -> None:
             break
     assert full is not None
     assert (str(full), full.is_full) == ("the database cannot be written: the disk is full", True)
-    assert not store.is_healthy
     store._database.execute("pragma max_page_count = 1000")
     store.save(a_job(500))
-    assert store.is_healthy
     store.close()
 
 

@@ -5,16 +5,24 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save
 
+from loopwright.errors import RequestRefusedError
+from loopwright.server import Keeping, Limits
+from loopwright.server.jobs import Job, Request
+from loopwright.server.uploads import load_image, read_image
 from tests.server.conftest import Start
 from tests.server.live import LiveServer
-from tests.server.pipelines import SIDE, TURNSTILE
+from tests.server.pipelines import PATIENCE, SIDE, TURNSTILE, Begin, Count, Paint, Painting
 
 
 def png(colour: str = "red", mode: str = "RGB") -> bytes:
@@ -81,6 +89,37 @@ def test_images_come_as_base64_as_data_urls_and_as_files(shared: LiveServer) -> 
     assert (ended["status"], ended["uploads"]) == ("succeeded", ["image", "tint"])
 
 
+def test_a_photo_is_upright_and_its_sixteen_bits_are_eight() -> None:
+    limits = Limits()
+    held = Image.new("RGB", (4, 2), "blue")
+    held.paste("red", (0, 0, 2, 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the left of the file is the top of what was seen
+    written = io.BytesIO()
+    held.save(written, format="PNG", exif=exif, icc_profile=b"a profile")
+    seen = load_image(read_image(written.getvalue(), "image", limits))
+    assert (seen.size, seen.getpixel((0, 0)), seen.getpixel((0, 3))) == ((2, 4), (255, 0, 0), (0, 0, 255))
+    assert not seen.info
+    written = io.BytesIO()
+    Image.fromarray(np.array([[0, 32768, 65535]], np.uint16)).save(written, format="PNG")
+    grey = load_image(read_image(written.getvalue(), "image", limits)).convert("L")
+    assert [grey.getpixel((x, 0)) for x in range(3)] == [0, 128, 255]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_images_of_every_mode_are_read(mode: str, form: str) -> None:
+    written = io.BytesIO()
+    try:
+        Image.new(mode, (SIDE, SIDE)).save(written, format=form)
+    except OSError:
+        return  # there are no such files
+    assert load_image(read_image(written.getvalue(), "image", Limits())).size == (SIDE, SIDE)
+    for length in range(0, len(written.getvalue()) // 2, 5):
+        with pytest.raises(RequestRefusedError, match="is not an image that can be read"):
+            read_image(written.getvalue()[:length], "image", Limits())
+
+
 def test_a_tensor_comes_as_lists_and_as_a_file_and_means_the_same(shared: LiveServer) -> None:
     listed = shared.submit(seed=3, tint=[0.1, 0.2, 0.3])
     answer = shared.http.post(
@@ -92,6 +131,8 @@ def test_a_tensor_comes_as_lists_and_as_a_file_and_means_the_same(shared: LiveSe
     jobs = (listed, answer.json()["id"], plain)
     for job in jobs:
         shared.wait(job)
+    assert [shared.job(job)["uploads"] for job in jobs] == [["tint"], ["tint"], []]
+    assert shared.job(listed)["inputs"] == {"prompt": "red"}
     pictures = [shared.picture(job) for job in jobs]
     assert pictures[0] == pictures[1] != pictures[2]
 
@@ -204,8 +245,6 @@ def test_jobs_of_a_higher_priority_go_first(start: Start) -> None:
 
 
 def test_a_full_queue_says_when_to_come_back(start: Start) -> None:
-    from loopwright.server import Limits
-
     server = start(limits=Limits(queue=2))
     TURNSTILE.close()
     running = server.submit()
@@ -235,6 +274,81 @@ def test_a_request_that_comes_twice_under_one_key_is_one_job(start: Start) -> No
     other = server.http.post("/v1/jobs", json={"inputs": {"prompt": "blue"}}, headers=headers)
     assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
     assert len(server.http.get("/v1/jobs").json()["data"]) == 1
+
+
+def test_requests_that_come_at_once_under_one_key_are_one_job(start: Start) -> None:
+    server = start(limits=Limits(queue=1000))
+    request = Request({"prompt": "red"}, seed=1)
+    together = threading.Barrier(4)
+
+    def submit(number: int) -> Job:
+        together.wait(PATIENCE)
+        return server.service.submit(request, {}, "", f"key {number}", "digest")[0]
+
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(20):
+            jobs = list(threads.map(submit, [number] * 4))
+            # the same object: what is known of it later is known to all
+            assert all(job is jobs[0] for job in jobs[1:]) or jobs[0].has_ended
+    assert len(server.http.get("/v1/jobs", params={"limit": 100}).json()["data"]) == 20
+
+
+def test_jobs_that_are_paused_count_as_waiting(start: Start) -> None:
+    server = start(limits=Limits(queue=2))
+    TURNSTILE.close()
+    running = server.submit()
+    server.wait(running, lambda job: job["status"] == "running")
+    for job in (server.submit(), server.submit()):
+        assert server.http.post(f"/v1/jobs/{job}/pause").status_code == 200
+    assert server.http.post("/v1/jobs", json={"inputs": {"prompt": "red"}}).status_code == 429
+
+
+def test_a_file_that_is_gone_from_the_data_folder_fails_its_job_alone(start: Start) -> None:
+    server = start()
+    TURNSTILE.close()
+    running = server.submit()
+    server.wait(running, lambda job: job["status"] == "running")
+    job = server.submit(tint=[0.1, 0.2, 0.3])
+    (server.data_dir / "jobs" / job / "inputs" / "input-0.safetensors").unlink()
+    TURNSTILE.open()
+    assert server.wait(job)["error"]["message"] == (
+        "the file of `tint` is no longer in the data folder; submit the job again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "previews", "error"),
+    [
+        ("RGB", 1, None),
+        (
+            "YCbCr",
+            0,
+            "the pipeline made a picture of mode `YCbCr` and 8x8 pixels, which cannot be written as PNG: "
+            "cannot write mode YCbCr as PNG",
+        ),
+        ("only at the end", 1, None),
+    ],
+)
+def test_pictures_that_cannot_be_written_or_shown_are_no_trouble_of_the_disk(
+    start: Start, mode: str, previews: int, error: str | None
+) -> None:
+    class PaintSo(Paint):
+        def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+            components, state = super().__call__(components, state)
+            if mode != "only at the end":
+                state.set("images", [image.convert(mode) for image in state.get("images")])
+            elif TURNSTILE.passed < 4:
+                raise ValueError("not yet")
+            return components, state
+
+    class PaintingSo(Painting):
+        block_classes = [Begin, Count, PaintSo]
+
+    server = start(PaintingSo().init_pipeline())
+    ended = server.wait(server.submit(previews=previews))
+    assert (ended["error"] or {}).get("message") == error
+    assert bool(ended["notes"]) is (mode == "only at the end")
+    assert server.http.get("/readyz").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -290,8 +404,6 @@ def test_previews_are_made_evenly_and_kept(start: Start) -> None:
 
 
 def test_results_are_kept_for_a_number_of_jobs_and_then_forgotten(tmp_path: Path, start: Start) -> None:
-    from loopwright.server import Keeping
-
     server = start(keeping=Keeping(jobs=1))
     jobs = [server.submit() for _ in range(3)]
     for job in jobs:
@@ -300,3 +412,13 @@ def test_results_are_kept_for_a_number_of_jobs_and_then_forgotten(tmp_path: Path
     server = start(keeping=Keeping(jobs=1))
     assert [server.http.get(f"/v1/jobs/{job}").status_code for job in jobs] == [404, 404, 200]
     assert [path.name for path in (tmp_path / "data" / "jobs").iterdir()] == jobs[2:]
+
+
+def test_of_the_size_of_a_job_only_what_is_kept_counts(start: Start) -> None:
+    server = start()
+    job = server.submit(tint=[0.1, 0.2, 0.3])
+    server.wait(job)
+    known = server.service.get(job, None)
+    kept = sum(path.stat().st_size for path in (server.data_dir / "jobs" / job).rglob("*") if path.is_file())
+    outcome = (server.data_dir / "jobs" / job / "outcome.json").stat().st_size
+    assert known.bytes == kept - outcome

@@ -23,7 +23,8 @@ SECRET = "a prompt that nobody else may read"
 
 @pytest.fixture
 def lines() -> io.StringIO:
-    loggers = [LOGGER, *(logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "py.warnings"))]
+    names = ("uvicorn", "uvicorn.error", "asyncio", "py.warnings")
+    loggers = [LOGGER, *(logging.getLogger(name) for name in names)]
     before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
     stream = io.StringIO()
     yield stream
@@ -93,6 +94,30 @@ def test_each_key_sees_its_own_jobs_and_a_monitor_sees_all(start: Start) -> None
     assert server.http.get("/healthz").status_code == 200
 
 
+@pytest.mark.parametrize("how", ["removed", "deleted"])
+def test_a_server_whose_last_key_is_gone_lets_nobody_in(start: Start, how: str) -> None:
+    server = start()
+    keys = Keys(server.data_dir)
+    headers = {"Authorization": f"Bearer {keys.add('ann')}"}
+    assert server.http.get("/v1/jobs", headers=headers).status_code == 200
+    keys.remove("ann")
+    if how == "deleted":
+        (server.data_dir / "keys.json").unlink()
+    for given in (headers, {}):
+        assert server.http.get("/v1/jobs", headers=given).status_code == 401
+
+
+def test_every_route_wants_a_key_but_for_those_that_say_nothing_of_jobs(start: Start) -> None:
+    server = start()
+    Keys(server.data_dir).add("ann")
+    described = server.http.get("/openapi.json").json()
+    for path, item in described["paths"].items():
+        for method in item.keys() - {"parameters"}:
+            answer = server.http.request(method.upper(), path.replace("{", "").replace("}", ""))
+            is_open = path in ("/healthz", "/readyz", "/openapi.json")
+            assert (answer.status_code == 200) if is_open else (answer.status_code == 401), (method, path)
+
+
 def test_names_from_clients_do_not_reach_the_disk(start: Start) -> None:
     server = start()
     picture = io.BytesIO()
@@ -150,6 +175,15 @@ def test_the_log_has_lines_of_json_with_the_request_and_without_what_was_asked(
     assert [(line["method"], line["route"], line["status"]) for line in requests] == [("POST", "/v1/jobs", 202)]
     (failed,) = (line for line in logged if line["event"] == "job failed")
     assert (failed["error"], failed["block"]) == ("ValueError", "begin")
+
+
+def test_what_other_libraries_log_is_without_texts(lines: io.StringIO) -> None:
+    set_up_logs(lines)
+    logging.getLogger("asyncio").error("Task exception was never retrieved\nfuture: <Task %s>", SECRET)
+    logging.getLogger("py.warnings").warning("x.py:1: UserWarning: %s\n  a line", SECRET)
+    failed, warned = (json.loads(line) for line in lines.getvalue().splitlines())
+    assert failed["event"] == "Task exception was never retrieved"
+    assert warned["event"].endswith("UserWarning")
 
 
 def test_an_id_of_a_request_that_is_no_name_is_replaced(shared: LiveServer) -> None:

@@ -45,4 +45,7 @@ def remove_key(name: _Name, data_dir: DataDir = DATA_DIR) -> None:
     """Make a key useless."""
     with needs_extra():
         from loopwright.server.keys import Keys
-    Keys(data_dir).remove(name)
+    keys = Keys(data_dir)
+    keys.remove(name)
+    if not keys.all():
+        typer.echo("no key is left: nobody is let in until there is one again", err=True)

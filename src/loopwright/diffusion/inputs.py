@@ -121,8 +121,9 @@ def _check_components(components: ModularPipeline) -> None:
     if components.transformer is None or components.vae is None:
         missing = components.null_component_names
         raise MissingComponentError(
-            f"these components are not loaded: {', '.join(f'`{name}`' for name in missing)}; give them to "
-            f"`pipe.update_components`, or make the pipeline with `load_pipeline(blocks, folder)`"
+            f"these components are not loaded: {', '.join(f'`{name}`' for name in missing)}; load them with "
+            f"`pipe.load_components()` if the pipeline was made with a folder or a repository, or give them to "
+            f"`pipe.update_components`"
         )
 
 

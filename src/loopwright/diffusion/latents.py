@@ -97,7 +97,11 @@ class PrepareLatentsStep(ModularPipelineBlocks):
 
 
 class PrepareImageLatentsStep(ModularPipelineBlocks):
-    """Noises the image's latents as much as the first timestep asks."""
+    """Noises the image's latents as much as the first timestep asks.
+
+    Raises:
+        InvalidInputError: the shape of the given `image_latents` does not fit the images.
+    """
 
     model_name = "loopwright"
     description = "Noises the latents of the image as much as the first timestep asks."
@@ -111,6 +115,12 @@ class PrepareImageLatentsStep(ModularPipelineBlocks):
 
     def __call__(self, components: ModularPipeline, state: PipelineState) -> tuple[ModularPipeline, PipelineState]:
         block_state = self.get_block_state(state)
+        given, shape = tuple(block_state.image_latents.shape), tuple(block_state.noise.shape)
+        # those of one image are those of all
+        if given not in (shape, (1, *shape[1:])):
+            raise InvalidInputError(
+                f"`image_latents` must have the shape {shape} (images, channels, height, width in latents), not {given}"
+            )
         level = noise_level(components.scheduler, block_state.timesteps)
         block_state.latents = level.mix(block_state.image_latents, block_state.noise)
         self.set_block_state(state, block_state)

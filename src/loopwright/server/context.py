@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from loopwright.errors import RequestRefusedError, StorageError, brief, did_you_mean
+from loopwright.server.folders import storage_errors
 from loopwright.server.inputs import PipelineInputs
 from loopwright.server.keys import Key, Keys
 from loopwright.server.limits import Limits, read_json
@@ -36,7 +37,7 @@ class Context:
         loops: the paths of the loops of the pipeline.
         service: the jobs.
         runner: runs them.
-        keys: who may send requests; everybody if there are none.
+        keys: who may send requests; everybody if there never were any.
         limits: what a request may ask for.
         metrics: counts.
         origins: pages of other hosts that may send requests.
@@ -125,17 +126,19 @@ async def _read_form(request: Request) -> tuple[dict[str, Any], dict[str, list[b
     texts: dict[str, Any] = {}
     files: dict[str, list[bytes]] = {}
     try:
-        async with request.form(max_files=_MOST_PARTS, max_fields=_MOST_PARTS) as form:
-            for name, part in form.multi_items():
-                if isinstance(part, UploadFile):
-                    # some clients write lists so
-                    files.setdefault(name.removesuffix("[]"), []).append(await part.read())
-                elif name in texts:
-                    raise RequestRefusedError(
-                        f"`{brief(name)[1:-1]}` is given twice", code="given_twice", param=brief(name)[1:-1]
-                    )
-                else:
-                    texts[name] = part
+        # large parts are in temporary files meanwhile
+        with storage_errors("the form cannot be kept while it is read"):
+            async with request.form(max_files=_MOST_PARTS, max_fields=_MOST_PARTS) as form:
+                for name, part in form.multi_items():
+                    if isinstance(part, UploadFile):
+                        # some clients write lists so
+                        files.setdefault(name.removesuffix("[]"), []).append(await part.read())
+                    elif name in texts:
+                        raise RequestRefusedError(
+                            f"`{brief(name)[1:-1]}` is given twice", code="given_twice", param=brief(name)[1:-1]
+                        )
+                    else:
+                        texts[name] = part
     except HTTPException as error:
         raise RequestRefusedError(f"the form cannot be read: {error.detail}", code="invalid_form") from error
     except (ClientDisconnect, RequestRefusedError):

@@ -15,7 +15,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -120,9 +120,9 @@ class JobFolder:
 
     @property
     def bytes(self) -> int:
-        """The size of all of its files."""
+        """The size of what is kept once the job has ended."""
         sizes = []
-        for path in self.path.rglob("*"):
+        for path in (*self.path.glob("*.json"), *self.files.path.glob("*")):
             try:
                 sizes.append(path.stat().st_size)
             except FileNotFoundError:
@@ -162,13 +162,17 @@ class JobFolders:
             raise ValueError(f"{job_id!r} is not the name of a job")
         return JobFolder(self.path / job_id)
 
-    def ids(self) -> list[str]:
-        """The jobs that have a folder. What a server left that died while it wrote a request is removed."""
+    def ids(self, known: Collection[str] = ()) -> list[str]:
+        """The jobs that have a folder. What a server left that died while it wrote a request is removed.
+
+        Args:
+            known: jobs of which it is known that there was a request.
+        """
         found = []
         for entry in sorted(self.path.iterdir()):
             if not _ID.fullmatch(entry.name) or not entry.is_dir():
                 continue
-            if (entry / REQUEST).is_file():
+            if entry.name in known or (entry / REQUEST).is_file():
                 found.append(entry.name)
             else:
                 shutil.rmtree(entry, ignore_errors=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +16,7 @@ from loopwright.run.request import required_inputs
 from loopwright.server.jobs import Upload
 from loopwright.server.kinds import ANY, Kind, kind_of_hint
 from loopwright.server.limits import Limits
-from loopwright.server.uploads import decoded, read_image, read_tensor, tensor_of
+from loopwright.server.uploads import decoded, listed_tensor, read_image, read_tensor
 
 __all__ = ["SEEDS", "Given", "PipelineInputs"]
 
@@ -176,7 +178,8 @@ class PipelineInputs:
         schema = _bounded(kind.schema, limits)
         if kind.carrier == "image":
             text = {"type": "string", "contentEncoding": "base64", "maxLength": limits.body_bytes}
-            schema = {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]} if kind.many else text
+            several = {"type": "array", "items": text, "minItems": 1, "maxItems": limits.images}
+            schema = {"anyOf": [text, several]} if kind.many else text
         elif kind.carrier == "json" and kind is not ANY:
             most = self._most(name)
             if most is not None and schema.get("type") == "integer":
@@ -219,7 +222,8 @@ class PipelineInputs:
                 f"`{name}` is {_json_kind(value)}; it must be {wrong}", code="invalid_type", param=where + name
             )
         if kind.carrier == "tensor":
-            _named(lambda: tensor_of(value, name), where + name)
+            given.add(name, "tensor", _named(lambda: listed_tensor(value, name), where + name), False)
+            return
         given.inputs[name] = value
 
     def _take_images(self, given: Given, name: str, value: Any, where: str) -> None:
@@ -231,6 +235,7 @@ class PipelineInputs:
             raise RequestRefusedError(
                 f"`{name}` is {_json_kind(value)}; it must be {says}", code="invalid_type", param=where + name
             )
+        self._check_images(name, len(texts), where)
         for text in texts:
             data = _named(lambda text=text: read_image(decoded(text, name), name, self._limits), where + name)
             given.add(name, "image", data, listed)
@@ -245,12 +250,22 @@ class PipelineInputs:
             raise RequestRefusedError(
                 f"`{name}` is given {len(parts)} times; it must be one", code="given_twice", param=where + name
             )
+        self._check_images(name, len(parts), where)
         for data in parts:
             if kind.carrier == "image":
                 read = _named(lambda data=data: read_image(data, name, self._limits), where + name)
             else:
                 read = _named(lambda data=data: read_tensor(data, name), where + name)
             given.add(name, kind.carrier, read, len(parts) > 1)
+
+    def _check_images(self, name: str, count: int, where: str) -> None:
+        """Files that are small may hold pictures that are large, and all of them are in memory while the job runs."""
+        if count > self._limits.images:
+            raise RequestRefusedError(
+                f"`{name}` has {count} images; at most {self._limits.images} are taken",
+                code="too_large",
+                param=where + name,
+            )
 
     def _most(self, name: str) -> int | None:
         """The largest value of an input that counts something, or is a length in pixels."""
@@ -280,6 +295,14 @@ class PipelineInputs:
             items = limits.images if _PROMPT in name else limits.steps
             if self.kinds[name].carrier == "json" and isinstance(value, list) and len(value) > items:
                 raise too_much(name, f"has {len(value)} items; at most {items} are taken")
+        size = len(json.dumps(inputs))
+        if size > limits.json_bytes:
+            raise RequestRefusedError(
+                f"the inputs beside images and tensors have {size} bytes; at most {limits.json_bytes} are taken",
+                status=422,
+                code="too_large",
+                param=where.rstrip(".") or None,
+            )
         count = self.images_of(inputs)
         if count > limits.images:
             raise RequestRefusedError(
@@ -335,6 +358,8 @@ def _json_kind(value: Any) -> str:
         return "an object" if isinstance(value, dict) else "a list"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return "a number beyond what a computer calculates with"
     return "null" if value is None else "a text" if isinstance(value, str) else "a number"
 
 

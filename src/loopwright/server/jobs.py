@@ -129,7 +129,8 @@ class Job:
         outputs: what came out: for each output its files, or its value.
         previews: the steps after which a preview was made, with their files.
         notes: what the client should know, such as that it had to begin again.
-        bytes: the size of its files, once it has ended.
+        crashes: how many servers in a row have died while they ran it, with no iteration saved since.
+        bytes: the size of what is kept of it, once it has ended.
         kept_since: when it ended, on the clock by which results are kept.
         idempotency_key: the key under which the client may submit it again.
         digest: what the request of that key was.
@@ -151,6 +152,7 @@ class Job:
     outputs: dict[str, Any] | None = None
     previews: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    crashes: int = 0
     bytes: int = 0
     kept_since: float = 0.0
     idempotency_key: str | None = None

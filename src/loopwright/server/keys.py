@@ -55,7 +55,14 @@ class Keys:
         self._lock = threading.Lock()
         self._stamp: Any = None
         self._keys: tuple[Key, ...] = ()
+        self._are_needed = False
         self.all()
+
+    @property
+    def are_needed(self) -> bool:
+        """Whether nobody is let in without a key: from the first key on, also when all have been removed."""
+        self.all()
+        return self._are_needed
 
     def all(self) -> tuple[Key, ...]:
         """The keys that there are now."""
@@ -66,6 +73,7 @@ class Keys:
                 self._stamp, self._keys = None, ()
                 return ()
             stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+            self._are_needed = True
             if stamp != self._stamp:
                 self._keys, self._stamp = self._read(), stamp
             return self._keys

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ class Kind:
 def _accepts(says: str, *classes: type) -> Test:
     def test(value: Any) -> str | None:
         fits = isinstance(value, classes) and (bool in classes or not isinstance(value, bool))
-        if fits and isinstance(value, float) and not math.isfinite(value):
+        if fits and float in classes and not -sys.float_info.max <= value <= sys.float_info.max:
             fits = False
         return None if fits else says
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -37,6 +38,11 @@ class Limits:
     queue: int = 256
     streams: int = 1_000
 
+    @property
+    def json_bytes(self) -> int:
+        """The bytes of the inputs of a job beside images and tensors: room for all its texts, and more."""
+        return 2**20 + 8 * self.images * self.text_characters
+
 
 def read_json(body: bytes, limits: Limits) -> dict[str, Any]:
     """The object in the body of a request.
@@ -55,7 +61,7 @@ def read_json(body: bytes, limits: Limits) -> dict[str, Any]:
         raise RequestRefusedError(f"the body is not JSON: {reason}", code="invalid_json") from error
     if not isinstance(value, dict):
         raise RequestRefusedError(f"the body is a JSON {_json_kind(value)}; it must be an object", code="invalid_json")
-    _check_nesting(value, limits)
+    _check_values(value, limits)
     return value
 
 
@@ -63,8 +69,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _check_nesting(value: Any, limits: Limits) -> None:
-    """Check depth and texts, without recursion of its own."""
+def _check_values(value: Any, limits: Limits) -> None:
+    """Check depth, texts and numbers, without recursion of its own."""
     level, depth = [value], 0
     while level:
         depth += 1
@@ -85,6 +91,8 @@ def _check_nesting(value: Any, limits: Limits) -> None:
                         "a text of the body holds half of a surrogate pair, which is no character",
                         code="invalid_json",
                     ) from error
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise RequestRefusedError("a number of the body is too large", code="invalid_json")
         level = inner
 
 

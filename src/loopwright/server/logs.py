@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 import traceback
@@ -18,7 +19,9 @@ __all__ = ["LOGGER", "REQUEST_ID", "log", "log_failure", "set_up_logs"]
 
 LOGGER = logging.getLogger("loopwright.server")
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
-_OTHERS = ("uvicorn", "uvicorn.error", "py.warnings")
+_OTHERS = ("uvicorn", "uvicorn.error", "asyncio", "py.warnings")
+# what follows shows objects, such as an exception
+_SHOWN = re.compile(r"[(<\n]")
 
 
 def log(event: str, level: int = logging.INFO, **fields: Any) -> None:
@@ -76,10 +79,13 @@ class _Lines(logging.Formatter):
         return json.dumps(line, default=str)
 
     def _event(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
         if record.name == "py.warnings" and not self._with_texts:
             # the first line of a warning is "file:line: Category: message"
-            return ":".join(record.getMessage().split(":", 3)[:3])
-        return record.getMessage()
+            return ":".join(message.split(":", 3)[:3])
+        if record.name == "asyncio" and not self._with_texts:
+            return _SHOWN.split(message, maxsplit=1)[0].strip()
+        return message
 
     def _exception(self, error: BaseException) -> dict[str, Any]:
         frames = [

@@ -122,7 +122,7 @@ class Gate:
                 code="unknown_origin",
                 param="Origin",
             )
-        if scope["path"] in _OPEN or not context.keys.all():
+        if scope["path"] in _OPEN or not context.keys.are_needed:
             return
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         key = context.keys.find(secret.strip()) if scheme.lower() == "bearer" and secret.strip() else None

@@ -23,7 +23,7 @@ from loopwright.server.jobs import Job, Status
 from loopwright.server.jobs import Request as JobRequest
 from loopwright.server.limits import Limits, read_json
 from loopwright.server.native_api import digest_of, idempotency_key, owner, read_seed, wants_picture
-from loopwright.server.streams import follow, require_room, server_sent, until_ended
+from loopwright.server.streams import ServerSentEvents, follow, require_room, until_ended
 from loopwright.server.uploads import edit_mask, load_image
 
 __all__ = ["CHOICES", "HIDDEN", "KINDS", "MOST_PARTIAL", "SIZE", "add_openai_api"]
@@ -94,7 +94,7 @@ async def _answer(
     key = idempotency_key(request)
     wanted, job = await asyncio.to_thread(_submitted, context, request, kind, body, files, key)
     if wanted.stream:
-        return server_sent(_stream(context, job, wanted, kind))
+        return ServerSentEvents(context, _stream(context, job, wanted, kind), job)
     job = await until_ended(context, job, request)
     answer = await asyncio.to_thread(_whole_answer, context, request, wanted, job)
     answer.headers["X-Job-ID"] = job.id
@@ -250,38 +250,26 @@ class _Wanted:
 async def _stream(context: Context, job: Job, wanted: _Wanted, kind: str) -> AsyncIterator[ServerSentEvent]:
     """Partial images, and at the end the whole one."""
     index = 0
-    try:
-        async for event in follow(context, job):
-            if event.kind == "preview":
-                (link, *_) = event.data["images"]
-                path = context.service.folder(job).file(link.rpartition("/")[2])
-                if path is not None:
-                    picture = await asyncio.to_thread(path.read_bytes)
-                    yield _sent(f"{kind}.partial_image", wanted, job, picture, partial_image_index=index)
-                    index += 1
-        job = await asyncio.to_thread(context.service.get, job.id, None)
-        if job.status is Status.SUCCEEDED:
-            (picture, *_) = await asyncio.to_thread(_pictures, context, job)
-            usage = {
-                "input_tokens": 0,
-                "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
-                "output_tokens": 0,
-                "total_tokens": 0,
-            }
-            yield _sent(f"{kind}.completed", wanted, job, picture, usage=usage)
-        else:
-            yield ServerSentEvent(data=bytes(error_answer(_refusal(context, job)).body).decode(), event="error")
-    finally:
-        if not job.has_ended and job.request.is_synchronous:
-            # the client has gone; this must not wait for anything, as it may be on its way out itself
-            asyncio.get_running_loop().run_in_executor(None, _cancel, context, job)
-
-
-def _cancel(context: Context, job: Job) -> None:
-    try:
-        context.service.cancel(job.id, None)
-    except RequestRefusedError:
-        return  # it ended by itself
+    async for event in follow(context, job):
+        if event.kind == "preview":
+            (link, *_) = event.data["images"]
+            path = context.service.folder(job).file(link.rpartition("/")[2])
+            if path is not None:
+                picture = await asyncio.to_thread(path.read_bytes)
+                yield _sent(f"{kind}.partial_image", wanted, job, picture, partial_image_index=index)
+                index += 1
+    job = await asyncio.to_thread(context.service.get, job.id, None)
+    if job.status is Status.SUCCEEDED:
+        (picture, *_) = await asyncio.to_thread(_pictures, context, job)
+        usage = {
+            "input_tokens": 0,
+            "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+            "output_tokens": 0,
+            "total_tokens": 0,
+        }
+        yield _sent(f"{kind}.completed", wanted, job, picture, usage=usage)
+    else:
+        yield ServerSentEvent(data=bytes(error_answer(_refusal(context, job)).body).decode(), event="error")
 
 
 def _sent(kind: str, wanted: _Wanted, job: Job, picture: bytes, **more: Any) -> ServerSentEvent:

@@ -30,7 +30,7 @@ def description(context: Context) -> Schema:
             "schemas": {**_schemas(), "Inputs": context.inputs.json_schema(), "NewJob": _new_job(context)},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        **({"security": [{"key": []}]} if context.keys.all() else {}),
+        **({"security": [{"key": []}]} if context.keys.are_needed else {}),
     }
 
 

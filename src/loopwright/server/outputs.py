@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from loopwright.errors import kind_of
+from loopwright.errors import DefinitionError, kind_of
 from loopwright.run.checkpoints import Storage
 
 __all__ = ["PNG", "media_type", "png_of", "write_outputs"]
@@ -30,9 +30,26 @@ def media_type(file: str) -> str:
 
 
 def png_of(image: Image.Image) -> bytes:
-    """An image as PNG: the same pixels are the same bytes."""
+    """An image as PNG: the same pixels are the same bytes.
+
+    Raises:
+        DefinitionError: it is none, or PNG has no such images.
+    """
+    if not isinstance(image, Image.Image):
+        raise DefinitionError(f"the pipeline made {kind_of(image)}, which is no picture")
+    return _encoded(image, "PNG")
+
+
+def _encoded(image: Image.Image, form: str, **options: Any) -> bytes:
     written = io.BytesIO()
-    image.save(written, format="PNG")
+    try:
+        image.save(written, format=form, **options)
+    except (OSError, ValueError) as error:
+        # the library says so as if a disk had failed
+        raise DefinitionError(
+            f"the pipeline made a picture of mode `{image.mode}` and {image.width}x{image.height} pixels, which cannot "
+            f"be written as {form}: {error}"
+        ) from error
     return written.getvalue()
 
 
@@ -80,11 +97,8 @@ def _picture(value: Any, stem: str, storage: Storage) -> dict[str, Any]:
 
 
 def _animation(frames: list[Image.Image]) -> bytes:
-    written = io.BytesIO()
-    frames[0].save(
-        written, format="WEBP", lossless=True, save_all=True, append_images=frames[1:], duration=_FRAME_MS, loop=0
-    )
-    return written.getvalue()
+    more = frames[1:]
+    return _encoded(frames[0], "WEBP", lossless=True, save_all=True, append_images=more, duration=_FRAME_MS, loop=0)
 
 
 def _as_json(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -21,13 +22,14 @@ from loopwright.errors import (
     UnknownInputError,
 )
 from loopwright.run import Checkpoint, Event
+from loopwright.run.torch_threads import release_torch_threads
 from loopwright.server.folders import JobFolder, storage_errors
 from loopwright.server.jobs import Job, Progress
 from loopwright.server.logs import log, log_failure
 from loopwright.server.metrics import Metrics
 from loopwright.server.outputs import png_of, write_outputs
 from loopwright.server.service import JobService, Outcome, Steering
-from loopwright.server.uploads import load_image, load_tensor, tensor_of
+from loopwright.server.uploads import load_image, load_tensor
 
 __all__ = ["Runner"]
 
@@ -43,7 +45,7 @@ class Runner:
     Args:
         service: has the jobs.
         pipeline: a pipeline, or anything else with its `start` and `resume`.
-        kinds: how each input of the pipeline travels, by its name.
+        loops: the paths of its loops.
         metrics: measures.
         slots: how many jobs run at a time.
         checkpoint_seconds: a job is saved after an iteration if it was not for so long.
@@ -54,13 +56,13 @@ class Runner:
         self,
         service: JobService,
         pipeline: Any,
-        kinds: dict[str, Any],
+        loops: Collection[str],
         metrics: Metrics,
         slots: int,
         checkpoint_seconds: float = 1.0,
         timeout: float | None = None,
     ) -> None:
-        self._service, self._pipeline, self._kinds, self._metrics = service, pipeline, kinds, metrics
+        self._service, self._pipeline, self._loops, self._metrics = service, pipeline, loops, metrics
         self._seconds, self._timeout = checkpoint_seconds, timeout
         self._stopped = threading.Event()
         self._workers = [
@@ -106,7 +108,7 @@ class Runner:
                 self._service.forget_old()
 
     def _work(self) -> None:
-        while (job := self._service.next()) is not None:
+        while (job := self._next()) is not None:
             execution = _Execution(self, self._service, job)
             try:
                 outcome = execution.outcome()
@@ -119,6 +121,11 @@ class Runner:
                 self._service.finish(job, Outcome(error=described(error)))
             else:
                 self._service.finish(job, outcome)
+
+    def _next(self) -> Job | None:
+        # what is kept while it waits slows the runs of others
+        release_torch_threads()
+        return self._service.next()
 
 
 class _Execution:
@@ -142,50 +149,69 @@ class _Execution:
         """
         job = self._job
         log("job begins", job=job.id, resumed=self._folder.has_checkpoint)
-        self._run = self._begun()
-        self._has_run.set()
-        self._steering.attach(self._run)
         try:
-            outputs = self._run.result()
+            outputs = self._outputs()
         except RunCancelledError:
             return None
         log("job computed", job=job.id)
         with storage_errors("the result cannot be written"):
             return Outcome(write_outputs(outputs, self._folder.files))
 
-    def _begun(self) -> Any:
-        """The run: one that goes on from where the job was saved, or a new one."""
-        options = {
+    def _outputs(self) -> Any:
+        """What comes out of a run that goes on from where the job was saved, or of a new one."""
+        if self._folder.has_checkpoint:
+            try:
+                return self._result_of(self._resumed)
+            except CheckpointError as error:
+                log_failure("job begins again", error, job=self._job.id)
+                self._begins_again(
+                    "it could not go on from where it was saved, and began again: its checkpoint was damaged, or saved "
+                    "with another model or version"
+                )
+                self._folder.forget_run()
+        elif self._job.progress is not None:
+            self._begins_again("it began again, as it had not been saved")
+        return self._result_of(self._begun)
+
+    def _result_of(self, begin: Callable[[], Any]) -> Any:
+        self._has_run.clear()
+        self._run = begin()
+        self._has_run.set()
+        for loop in self._job.stops:
+            # in another version of the pipeline it may have another name
+            if loop in self._runner._loops:
+                self._steering.stop_loop(loop)
+        self._steering.attach(self._run)
+        return self._run.result()
+
+    def _options(self) -> dict[str, Any]:
+        return {
             "output": list(self._job.request.output),
             "callbacks": self._on_event,
             "timeout": self._runner._timeout,
             "progress": False,
         }
+
+    def _resumed(self) -> Any:
         pipeline, storage = self._runner._pipeline, self._checkpoints()
-        if self._folder.has_checkpoint:
-            self._job.previews = self._folder.previews()
-            try:
-                try:
-                    run = pipeline.resume(storage, **options)
-                except CheckpointDamagedError:
-                    run = pipeline.resume(storage, fall_back=True, **options)
-                    self._service.note(self._job, "its last checkpoint was damaged; it went on from an earlier one")
-                for loop in self._job.stops:
-                    self._steering.stop_loop(loop)
-                self._runner._metrics.resumed.inc()
-                return run
-            except CheckpointError as error:
-                log_failure("job begins again", error, job=self._job.id)
-                self._runner._metrics.restarted.inc()
-                self._service.note(
-                    self._job,
-                    "it could not go on from where it was saved, and began again: its checkpoint was damaged, or saved "
-                    "with another model or version",
-                )
-                self._folder.forget_run()
+        self._job.previews = self._folder.previews()
+        try:
+            run = pipeline.resume(storage, **self._options())
+        except CheckpointDamagedError:
+            run = pipeline.resume(storage, fall_back=True, **self._options())
+            self._service.note(self._job, "its last checkpoint was damaged; it went on from an earlier one")
+        self._runner._metrics.resumed.inc()
+        return run
+
+    def _begun(self) -> Any:
+        options = self._options()
         if not self._job.request.is_synchronous:
-            options["checkpoint"] = Checkpoint(storage, strict=False, seconds=self._runner._seconds)
-        return pipeline.start(**self._inputs(), **options)
+            options["checkpoint"] = Checkpoint(self._checkpoints(), strict=False, seconds=self._runner._seconds)
+        return self._runner._pipeline.start(**self._inputs(), **options)
+
+    def _begins_again(self, why: str) -> None:
+        self._runner._metrics.restarted.inc()
+        self._service.note(self._job, why)
 
     def _checkpoints(self) -> Any:
         return _Checkpoints(self._folder, self._runner._metrics, self._service, self._job)
@@ -194,12 +220,14 @@ class _Execution:
         """The inputs of the pipeline, as it takes them."""
         request = self._job.request
         inputs = dict(request.inputs)
-        for name, value in inputs.items():
-            if self._runner._kinds[name].carrier == "tensor" and value is not None:
-                inputs[name] = tensor_of(value, name)
         for upload in request.uploads:
             with storage_errors("an upload cannot be read"):
-                data = self._folder.inputs.read(upload.file)
+                try:
+                    data = self._folder.inputs.read(upload.file)
+                except FileNotFoundError as error:
+                    raise LoopwrightError(
+                        f"the file of `{upload.input}` is no longer in the data folder; submit the job again"
+                    ) from error
             value = load_image(data) if upload.kind == "image" else load_tensor(data)
             if upload.listed:
                 inputs.setdefault(upload.input, []).append(value)
@@ -227,7 +255,8 @@ class _Execution:
             self._preview(event)
         if self._steering.is_leaving:
             self._has_run.wait()
-            self._run.save()
+            if not job.request.is_synchronous:
+                self._run.save()
             self._run.cancel()
 
     def _wants_preview(self, event: Event) -> bool:
@@ -242,25 +271,22 @@ class _Execution:
 
     def _preview(self, event: Event) -> None:
         name = self._job.request.output[0]
+        step = event.index + 1
         try:
-            pictures = event.peek(name)
-        except LoopwrightError as error:
+            made = event.peek(name)
+            pictures = [png_of(picture) for picture in (made if isinstance(made, list) else [made])]
+        except Exception as error:
+            # blocks that cannot do with what there is so far may do with what there is at the end
             log_failure("no preview", error, job=self._job.id)
             self._service.note(self._job, "there are no previews of what this pipeline makes")
             self._previews = 0
             return
-        step = event.index + 1
-        files = []
+        files = [f"preview-{step}-{number}.png" for number in range(len(pictures))]
         try:
-            for number, picture in enumerate(pictures if isinstance(pictures, list) else [pictures]):
-                if not hasattr(picture, "save"):
-                    self._previews = 0
-                    return
-                file = f"preview-{step}-{number}.png"
-                self._folder.files.write(file, png_of(picture))
-                files.append(file)
+            for file, picture in zip(files, pictures, strict=True):
+                self._folder.files.write(file, picture)
         except OSError as error:
-            log_failure("no preview", error, job=self._job.id)
+            self._service.failed_to_write("preview", error, self._job)
             return
         if all(preview["step"] != step for preview in self._job.previews):
             self._job.previews.append({"step": step, "files": files})
@@ -285,10 +311,10 @@ class _Checkpoints:
             with self._metrics.checkpoint_seconds.time():
                 self._folder.run.write(name, data)
         except OSError as error:
-            self._metrics.storage_failures.labels("checkpoint").inc()
-            log_failure("could not write", error, what="checkpoint", job=self._job.id)
+            self._service.failed_to_write("checkpoint", error, self._job)
             self._service.note(self._job, "it is not saved any more, as the data folder cannot be written to")
             raise
+        self._service.saved(self._job)
 
     def read(self, name: str) -> bytes:
         return self._folder.run.read(name)

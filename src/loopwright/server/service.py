@@ -30,6 +30,9 @@ __all__ = ["JobService", "Keeping", "Outcome"]
 _BY_CLIENT, _BY_STORAGE = "client", "storage"
 # a client that is told to come back is not told to wait longer, in seconds
 _LONGEST_WAIT = 60
+# after so many crashes in a row a job runs alone, so that no other is taken for what ends the server; after so many it
+# has failed
+ALONE_AFTER, MOST_CRASHES = 2, 5
 
 
 @dataclass(frozen=True)
@@ -98,21 +101,24 @@ class JobService:
         self._places: dict[str, int] = {}
         self._entering = 0
         self._closing = False
+        self._can_write = True
         self._mean_seconds = 1.0
+        for job in recover(store, folders):
+            self._live[job.id] = job
+            hub.open(job.id)
         self._clock_base, self._clock_began = store.clock(), time.monotonic()
         self._number = store.last_number()
-        for job in recover(store, folders):
-            self._number = max(self._number, job.number)
-            if not job.has_ended:
-                self._live[job.id] = job
-                hub.open(job.id)
         self._abandon()
 
     def _abandon(self) -> None:
-        """Cancel the jobs whose clients waited on a connection, which ended with the server."""
+        """End the jobs that do not go on: those whose clients waited on a connection, and those that end the server."""
         with self._changed:
-            for job in [job for job in self._live.values() if job.request.is_synchronous]:
-                self._cancel(job)
+            for job in list(self._live.values()):
+                if job.request.is_synchronous:
+                    self._cancel(job)
+                elif job.crashes >= MOST_CRASHES:
+                    log("job not run again", job=job.id, crashes=job.crashes)
+                    self._finish(job, Outcome(error=_crashed(job)))
 
     # Clients.
 
@@ -147,26 +153,29 @@ class JobService:
                 try:
                     folder.write_request(job.to_record(), dict(contents))
                     self._store.save(job)
-                except StorageError:
+                except StorageError as error:
                     # it was not answered for, so it must not come back
                     folder.remove()
+                    self.failed_to_write("request", error)
                     raise
             finally:
                 with self._lock:
                     self._entering -= 1
-        with self._changed:
-            self._live[job.id] = job
-            self.hub.open(job.id)
-            self._publish(job)
-            self._announce_places()
-            self._changed.notify_all()
+            # who comes next with the same key finds it here
+            with self._changed:
+                self._live[job.id] = job
+                self.hub.open(job.id)
+                self._publish(job)
+                self._announce_places()
+                self._changed.notify_all()
         self._metrics.submitted.inc()
         return job, True
 
     def _enter(self) -> int:
         with self._lock:
             self._require_open()
-            waiting = sum(job.status is Status.QUEUED for job in self._live.values()) + self._entering
+            # what is paused waits as well: otherwise there could be any number of them
+            waiting = sum(job.status in (Status.QUEUED, Status.PAUSED) for job in self._live.values()) + self._entering
             if waiting >= self._limits.queue:
                 raise RequestRefusedError(
                     f"the queue is full: {waiting} jobs wait; try again later",
@@ -257,7 +266,7 @@ class JobService:
         before = job.status, job.reason, job.ended
         self._end(job, Status.CANCELLED)
         try:
-            self._store.save(job)
+            self._save(job)
         except StorageError:
             job.status, job.reason, job.ended = before
             raise
@@ -265,7 +274,7 @@ class JobService:
             self.folder(job).write_outcome(job.to_record())
         except StorageError as error:
             # the database has it
-            self._failed_to_write("end", error, job)
+            self.failed_to_write("end", error, job)
         if job.id in self._running:
             self._running[job.id].cancel()
         self._forget_live(job)
@@ -331,7 +340,7 @@ class JobService:
             if loop not in job.stops:
                 job.stops.append(loop)
                 try:
-                    self._store.save(job)
+                    self._save(job)
                 except StorageError:
                     job.stops.remove(loop)
                     raise
@@ -344,7 +353,7 @@ class JobService:
         before = job.status, job.reason
         job.status, job.reason = status, reason
         try:
-            self._store.save(job)
+            self._save(job)
         except StorageError:
             job.status, job.reason = before
             raise
@@ -359,10 +368,15 @@ class JobService:
         with self._changed:
             while not self._closing:
                 waiting = self._waiting()
-                if waiting:
+                if waiting and self._has_place_for(waiting[0]):
                     return self._begin(waiting[0])
                 self._changed.wait()
         return None
+
+    def _has_place_for(self, job: Job) -> bool:
+        """Whether a job may begin beside those that run: one that may have ended the server runs alone."""
+        running = [self._live[job_id] for job_id in self._running if job_id in self._live]
+        return not self._running or all(each.crashes < ALONE_AFTER for each in (job, *running))
 
     def _begin(self, job: Job) -> Job:
         job.status, job.reason = Status.RUNNING, None
@@ -393,8 +407,10 @@ class JobService:
             elif outcome is None:
                 if job.status is Status.RUNNING:
                     job.status = Status.QUEUED
-                    self._write_state(job)
+                job.crashes = 0
+                self._write_state(job)
             else:
+                job.crashes = 0
                 self._finish(job, outcome)
             self._announce_places()
             self._changed.notify_all()
@@ -420,11 +436,13 @@ class JobService:
         with self._changed:
             del self._running[job.id]
             if not job.has_ended:
+                job.crashes = 0
                 self._hold(job, error)
+            self._announce_places()
             self._changed.notify_all()
 
     def _hold(self, job: Job, error: StorageError) -> None:
-        self._failed_to_write("result", error, job)
+        self.failed_to_write("result", error, job)
         job.status, job.reason, job.ended, job.outputs, job.error = Status.PAUSED, _BY_STORAGE, None, None, None
         self._write_state(job)
         self._publish(job)
@@ -443,6 +461,14 @@ class JobService:
                 self._write_state(job)
                 self._publish(job)
 
+    def saved(self, job: Job) -> None:
+        """A checkpoint of a job was written: whatever ended the server before, the job has come further since."""
+        if job.crashes:
+            with self._changed:
+                job.crashes = 0
+                self._write_state(job)
+                self._changed.notify_all()
+
     def stopped(self, job: Job, loops: list[str]) -> None:
         """Loops of a job have ended as they were told to, and that is in its checkpoint."""
         with self._lock:
@@ -459,9 +485,8 @@ class JobService:
                 if job.request.is_synchronous and not job.has_ended:
                     try:
                         self._cancel(job)
-                    except StorageError as error:
+                    except StorageError:
                         # it is cancelled when the server begins again
-                        self._failed_to_write("end", error, job)
                         if job.id in self._running:
                             self._running[job.id].cancel()
             for steering in self._running.values():
@@ -480,10 +505,17 @@ class JobService:
 
     # What is seen of all jobs.
 
+    def failed_to_write(self, what: str, error: OSError, job: Job | None = None) -> None:
+        """Count and log what could not be written; until something can be again, the server is not ready."""
+        self._can_write = False
+        self._metrics.storage_failures.labels(what).inc()
+        reason = str(error) if isinstance(error, StorageError) else error.strerror
+        log_failure("could not write", error, what=what, reason=reason, job=None if job is None else job.id)
+
     @property
     def is_writable(self) -> bool:
-        """Whether everything that was to be written is."""
-        return self._store.is_healthy and not self._unwritten
+        """Whether everything that was to be written is, and the last that was to be could be."""
+        return self._can_write and not self._unwritten
 
     def count(self, status: Status) -> int:
         """How many jobs are in a state that is not the last."""
@@ -504,16 +536,16 @@ class JobService:
                     self._unwritten.discard(job.id)
                     if job.has_ended:
                         self._live.pop(job.id, None)
-            if held:
+            if held or not self._can_write:
                 self._folders.probe()
+                self._store.set_clock(self.clock())
+                self._can_write = True
             for job in held:
                 with self._changed:
                     if job.status is Status.PAUSED and job.reason == _BY_STORAGE:
                         self._set(job, Status.QUEUED, None)
-            if not self._store.is_healthy:
-                self._store.clock()
         except StorageError as error:
-            self._failed_to_write("state", error)
+            self.failed_to_write("state", error)
 
     def forget_old(self) -> None:
         """Forget the jobs whose results have been kept long enough, and those for which there is no more room."""
@@ -525,7 +557,7 @@ class JobService:
                 self._store.remove(job_id)
                 log("job forgotten", job=job_id)
         except StorageError as error:
-            self._failed_to_write("clock", error)
+            self.failed_to_write("clock", error)
 
     def clock(self) -> float:
         """Seconds for which servers have used the data folder."""
@@ -572,21 +604,37 @@ class JobService:
     def _write_state(self, job: Job) -> None:
         """Write the state of a job now, or as soon as that is possible."""
         try:
-            self._store.save(job)
+            self._save(job)
             self._unwritten.discard(job.id)
-        except StorageError as error:
+        except StorageError:
             self._unwritten.add(job.id)
-            self._failed_to_write("state", error, job)
 
-    def _failed_to_write(self, what: str, error: StorageError, job: Job | None = None) -> None:
-        self._metrics.storage_failures.labels(what).inc()
-        log_failure("could not write", error, what=what, reason=str(error), job=None if job is None else job.id)
+    def _save(self, job: Job) -> None:
+        """Raises `StorageError` if the state cannot be written now."""
+        try:
+            self._store.save(job)
+        except StorageError as error:
+            self.failed_to_write("state", error, job)
+            raise
 
     def _require_open(self) -> None:
         if self._closing:
             raise RequestRefusedError(
                 "the server is about to end; try again when it is back", status=503, code="closing", retry_after=5
             )
+
+
+def _crashed(job: Job) -> dict[str, Any]:
+    """Why a job is not run again, as the API says it."""
+    return {
+        "message": (
+            f"the server died {job.crashes} times in a row while it ran this job, the last {job.crashes - ALONE_AFTER} "
+            f"times with nothing beside it, and no step was saved in between; it is not run again"
+        ),
+        "type": "server_error",
+        "param": None,
+        "code": "crashed",
+    }
 
 
 class Steering:

@@ -18,6 +18,7 @@ import uvicorn
 
 from loopwright.batching import batched
 from loopwright.errors import InvalidInputError, StorageError
+from loopwright.run.torch_threads import release_torch_threads
 from loopwright.server.app import make_app
 from loopwright.server.context import Context
 from loopwright.server.events import Hub
@@ -112,6 +113,8 @@ class Server:
             with _listening(settings.host, settings.port) as listening, _batched(self._pipeline, settings) as runs:
                 context, store = _context(runs, settings, keys)
                 self._http = _HttpServer(context, settings, self._ready)
+                # loading the models has used them; from now on this thread has no work for them
+                release_torch_threads()
                 self._http.run([listening])
                 store.close()
         log("server ended")
@@ -137,8 +140,10 @@ def _own_folder(path: Path) -> Iterator[None]:
 
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise StorageError(f"another server uses the data folder {path}") from error
+            except OSError as error:
+                raise StorageError(f"the data folder {path} cannot be locked: {error.strerror}") from error
         yield
     finally:
         os.close(handle)
@@ -152,7 +157,8 @@ def _listening(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        # named, as asyncio sends small packets at once only where it knows that it is TCP
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
@@ -175,11 +181,11 @@ def _context(pipeline: Any, settings: ServerSettings, keys: Keys) -> tuple[Conte
         log("database was damaged and is made again from the folders of the jobs", damaged=str(store.was_damaged))
     folders = JobFolders(settings.data_dir / "jobs")
     service = JobService(folders, store, hub, metrics, limits, settings.keeping, settings.slots)
-    inputs = PipelineInputs(pipeline.blocks, limits)
+    inputs, loops = PipelineInputs(pipeline.blocks, limits), pipeline._loop_paths()
     runner = Runner(
         service,
         pipeline,
-        inputs.kinds,
+        loops,
         metrics,
         settings.slots,
         checkpoint_seconds=settings.checkpoint_seconds,
@@ -189,7 +195,7 @@ def _context(pipeline: Any, settings: ServerSettings, keys: Keys) -> tuple[Conte
         model=settings.model,
         started=int(time.time()),
         inputs=inputs,
-        loops=pipeline._loop_paths(),
+        loops=loops,
         service=service,
         runner=runner,
         keys=keys,

@@ -11,7 +11,7 @@ import itertools
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ __all__ = ["Store"]
 FORMAT = 1
 # how long to wait for another process that has locked the database, in milliseconds
 _PATIENCE = 2_000
+# what no damage has made of the name of a job
+_IS_NAME = "typeof(id) = 'text' and length(id) = 36 and id glob 'job_*' and substr(id, 5) not glob '*[^0-9a-f]*'"
 _ENDED = ", ".join(f"'{status}'" for status in sorted(ENDED))
 _SCHEMA = f"""
 create table if not exists jobs (
@@ -65,14 +67,17 @@ class Store:
         self.path = path
         self.was_damaged: Path | None = None
         self._lock = threading.Lock()
-        self._is_healthy = True
+        self._is_patient = True
         try:
-            self._database = self._opened()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
-                raise _as_storage_error(error) from error
-            self.was_damaged = self._put_aside()
-            self._database = self._opened()
+            try:
+                self._database = self._opened()
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
+                    raise
+                self.was_damaged = self._put_aside()
+                self._database = self._opened()
+        except sqlite3.Error as error:
+            raise _as_storage_error(error) from error
 
     def _opened(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, timeout=_PATIENCE / 1_000, isolation_level=None, check_same_thread=False)
@@ -90,7 +95,8 @@ class Store:
             if found != "ok":
                 raise sqlite3.DatabaseError(f"the database is malformed: {found}")
             database.executescript(_SCHEMA)
-            database.execute(f"pragma user_version = {FORMAT}")
+            if version != FORMAT:
+                database.execute(f"pragma user_version = {FORMAT}")
         except BaseException:
             database.close()
             raise
@@ -111,11 +117,6 @@ class Store:
         with self._lock:
             self._database.close()
 
-    @property
-    def is_healthy(self) -> bool:
-        """Whether the last use went well."""
-        return self._is_healthy
-
     def save(self, job: Job) -> None:
         """Write a job, a new one or one that is there.
 
@@ -123,18 +124,8 @@ class Store:
             StorageError: it cannot be written now.
         """
         record = job.to_record()
-        row = (
-            job.id,
-            job.number,
-            job.status.value,
-            job.client,
-            job.idempotency_key,
-            job.kept_since,
-            job.bytes,
-            record,
-            _digest(record),
-        )
-        with self._using() as database:
+        row = (*_columns(job), record, _digest(record))
+        with self._using(writes=True) as database:
             database.execute(_UPSERT, row)
 
     def remove(self, job_id: str) -> None:
@@ -143,7 +134,7 @@ class Store:
         Raises:
             StorageError: it cannot be done now.
         """
-        with self._using() as database:
+        with self._using(writes=True) as database:
             database.execute("delete from jobs where id = ?", (job_id,))
 
     def get(self, job_id: str) -> Job | None:
@@ -183,18 +174,47 @@ class Store:
             ).fetchall()
         return [str(row[0]) for row in rows]
 
-    def unfinished(self) -> tuple[list[Job], list[str]]:
-        """The jobs that have not ended, in their order; and the names of all whose rows are damaged."""
+    def put_right(self) -> list[str]:
+        """Write rows again that say another thing than the record in them, and remove those of no job.
+
+        Returns:
+            The names of the jobs whose records are damaged.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
         with self._using() as database:
-            rows = database.execute("select id, record, digest, status from jobs order by number").fetchall()
-        found, damaged = [], []
-        for job_id, record, digest, status in rows:
-            job = _read((job_id, record, digest))
+            has_nameless = database.execute(f"select exists (select 1 from jobs where not ({_IS_NAME}))").fetchone()[0]
+        if has_nameless:
+            # their jobs are found again by their folders
+            with self._using(writes=True) as database:
+                database.execute(f"delete from jobs where not ({_IS_NAME})")
+        with self._using() as database:
+            rows = database.execute(f"select {', '.join(_COLUMNS)} from jobs").fetchall()
+        damaged = []
+        for row in rows:
+            job = _read((row[0], *row[-2:]))
             if job is None:
-                damaged.append(str(job_id))
-            elif not job.has_ended or job.status != status:
-                found.append(job)
-        return found, damaged
+                damaged.append(str(row[0]))
+            elif _columns(job) != row[:-2]:
+                self.save(job)
+        return damaged
+
+    def unfinished(self) -> list[Job]:
+        """The jobs that have not ended, in their order."""
+        with self._using() as database:
+            rows = database.execute(
+                f"select id, record, digest from jobs where status not in ({_ENDED}) order by number"
+            ).fetchall()
+        return [job for row in rows if (job := _read(row)) is not None]
+
+    def named(self, job_id: str) -> tuple[int, str] | None:
+        """The number and the client of a job, whose record may be damaged; None if it has no row."""
+        with self._using() as database:
+            row = database.execute(
+                "select cast(number as integer), cast(client as text) from jobs where id = ?", (job_id,)
+            ).fetchone()
+        return None if row is None else (int(row[0]), str(row[1]))
 
     def ids(self) -> set[str]:
         """The names of all jobs."""
@@ -234,30 +254,45 @@ class Store:
         return found
 
     def clock(self) -> float:
-        """For how many seconds servers have used the database, by the last count."""
+        """For how many seconds servers have used the data folder, by the last count or the last job that ended.
+
+        The count is in the database alone, and begins again if that is lost; when the jobs ended is in their folders.
+        """
         with self._using() as database:
-            row = database.execute("select seconds from clock").fetchone()
-        return 0.0 if row is None else float(row[0])
+            counted, ended = database.execute(
+                "select (select seconds from clock), (select max(kept_since) from jobs)"
+            ).fetchone()
+        return max(float(counted or 0), float(ended or 0))
 
     def set_clock(self, seconds: float) -> None:
-        with self._using() as database:
+        """Raises `StorageError` if it cannot be written now."""
+        with self._using(writes=True) as database:
             database.execute("replace into clock values (1, ?)", (seconds,))
 
     @contextmanager
-    def _using(self) -> Iterator[sqlite3.Connection]:
+    def _using(self, writes: bool = False) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
                 yield self._database
             except sqlite3.Error as error:
-                self._set_health(False)
+                if writes:
+                    self._be_patient(False)
                 raise _as_storage_error(error) from error
-            self._set_health(True)
+            if writes:
+                self._be_patient(True)
 
-    def _set_health(self, is_healthy: bool) -> None:
-        """After a failure nobody waits long for the next one."""
-        if is_healthy != self._is_healthy:
-            self._is_healthy = is_healthy
-            self._database.execute(f"pragma busy_timeout = {_PATIENCE if is_healthy else 50}")
+    def _be_patient(self, is_patient: bool) -> None:
+        """After a write that failed nobody waits long for the next one."""
+        if is_patient != self._is_patient:
+            self._is_patient = is_patient
+            # a thread that was left behind may come here after the database was closed
+            with suppress(sqlite3.Error):
+                self._database.execute(f"pragma busy_timeout = {_PATIENCE if is_patient else 50}")
+
+
+def _columns(job: Job) -> tuple[Any, ...]:
+    """What a row says of a job beside its record."""
+    return (job.id, job.number, job.status.value, job.client, job.idempotency_key, job.kept_since, job.bytes)
 
 
 def _read(row: tuple[Any, Any, Any]) -> Job | None:

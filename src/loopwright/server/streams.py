@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from loopwright.errors import RequestRefusedError, StorageError
 from loopwright.server.context import Context
@@ -16,7 +17,7 @@ from loopwright.server.events import LAST_ID, Event
 from loopwright.server.jobs import Job
 from loopwright.server.logs import log_failure
 
-__all__ = ["GONE", "event_stream", "follow", "server_sent", "until_ended"]
+__all__ = ["GONE", "ServerSentEvents", "event_stream", "follow", "require_room", "until_ended"]
 
 # a comment is sent so often, so that whoever is between does not take the connection for dead, in seconds
 _PING = 15
@@ -64,16 +65,30 @@ def event_stream(context: Context, job: Job, last_id: str | None) -> EventSource
     require_room(context)
 
     async def lines() -> AsyncIterator[ServerSentEvent]:
-        with _counted(context):
-            async for event in follow(context, job, last_id):
-                yield ServerSentEvent(data=json.dumps(event.data), event=event.kind, id=event.id)
+        async for event in follow(context, job, last_id):
+            yield ServerSentEvent(data=json.dumps(event.data), event=event.kind, id=event.id)
 
-    return server_sent(lines())
+    return ServerSentEvents(context, lines())
 
 
-def server_sent(events: AsyncIterator[ServerSentEvent]) -> EventSourceResponse:
-    """An answer made of server-sent events."""
-    return EventSourceResponse(events, ping=_PING, send_timeout=_SEND, sep="\n")
+class ServerSentEvents(EventSourceResponse):
+    """An answer made of server-sent events.
+
+    Args:
+        context: what handlers share.
+        events: the events.
+        waited_for: the job whose client this is the only way to the result for; None if there is none.
+    """
+
+    def __init__(self, context: Context, events: AsyncIterator[ServerSentEvent], waited_for: Job | None = None) -> None:
+        super().__init__(events, ping=_PING, send_timeout=_SEND, sep="\n")
+        self._context, self._waited_for = context, waited_for
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # a client may have gone before the first event is asked for
+        with _counted(self._context):
+            async with cancelled_without(self._context, self._waited_for):
+                await super().__call__(scope, receive, send)
 
 
 @contextmanager
@@ -119,16 +134,22 @@ async def until_ended(context: Context, job: Job, request: Request) -> Job:
 
 
 @asynccontextmanager
-async def cancelled_without(context: Context, job: Job) -> AsyncIterator[None]:
+async def cancelled_without(context: Context, job: Job | None) -> AsyncIterator[None]:
     """Cancel a job whose client waits for it, if the client goes away."""
     try:
         yield
     finally:
-        if job.request.is_synchronous and not job.has_ended:
-            try:
-                await asyncio.shield(asyncio.to_thread(context.service.cancel, job.id, None))
-            except (RequestRefusedError, StorageError) as error:
-                log_failure("could not cancel", error, job=job.id)
+        if job is not None and job.request.is_synchronous and not job.has_ended:
+            await asyncio.shield(asyncio.to_thread(_cancel, context, job))
+
+
+def _cancel(context: Context, job: Job) -> None:
+    try:
+        context.service.cancel(job.id, None)
+    except RequestRefusedError:
+        return  # it ended by itself
+    except StorageError as error:
+        log_failure("could not cancel", error, job=job.id)
 
 
 async def _ended(context: Context, job: Job) -> Job:

@@ -8,15 +8,16 @@ import io
 import re
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load, save
 
 from loopwright.errors import RequestRefusedError
 from loopwright.server.limits import Limits
 
-__all__ = ["decoded", "edit_mask", "load_image", "load_tensor", "read_image", "read_tensor", "tensor_of"]
+__all__ = ["decoded", "edit_mask", "listed_tensor", "load_image", "load_tensor", "read_image", "read_tensor"]
 
 # decoders for other formats are many, old, and not needed
 _FORMATS = ("PNG", "JPEG", "WEBP")
@@ -54,10 +55,7 @@ def read_image(data: bytes, name: str, limits: Limits) -> bytes:
         RequestRefusedError: it is no image of a format that is read, or a broken one, or has too many pixels.
     """
     image = _opened(data, name, limits)
-    mode = "RGBA" if image.has_transparency_data else "L" if image.mode in ("1", "L") else "RGB"
-    written = io.BytesIO()
-    image.convert(mode).save(written, format="PNG", compress_level=1)
-    return written.getvalue()
+    return _png(image.convert("RGBA" if image.has_transparency_data else "L" if image.mode in ("1", "L") else "RGB"))
 
 
 def edit_mask(data: bytes, name: str, limits: Limits) -> bytes:
@@ -74,9 +72,14 @@ def edit_mask(data: bytes, name: str, limits: Limits) -> bytes:
             code="invalid_image",
             param=name,
         )
-    alpha = image.convert("RGBA").getchannel("A")
+    return _png(image.convert("RGBA").getchannel("A").point(lambda value: 255 if value == 0 else 0))
+
+
+def _png(image: Image.Image) -> bytes:
+    # what else was in the file, such as a colour profile
+    image.info.clear()
     written = io.BytesIO()
-    alpha.point(lambda value: 255 if value == 0 else 0).save(written, format="PNG", compress_level=1)
+    image.save(written, format="PNG", compress_level=1)
     return written.getvalue()
 
 
@@ -97,7 +100,25 @@ def _opened(data: bytes, name: str, limits: Limits) -> Image.Image:
         raise refused(f"has too many pixels; at most {limits.image_pixels} are taken", "image_too_large") from error
     except (OSError, ValueError, SyntaxError, OverflowError, MemoryError) as error:
         raise refused(f"is not an image that can be read; {', '.join(_FORMATS)} are") from error
-    return image
+    return _upright(_of_8_bits(image))
+
+
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """An image of 16 bits as one of 8: the library would cut off what is brighter."""
+    if not image.mode.startswith("I"):
+        return image
+    reduced = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
+    reduced.info["exif"] = image.info.get("exif", b"")
+    return reduced
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """An image as it is to be looked at: a camera writes how it was held beside the pixels."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        # what is beside the pixels is damaged, and they are not
+        return image
 
 
 def read_tensor(data: bytes, name: str) -> bytes:
@@ -117,14 +138,14 @@ def read_tensor(data: bytes, name: str) -> bytes:
     return data
 
 
-def tensor_of(value: Any, name: str) -> torch.Tensor:
-    """Nested lists of numbers as a tensor, float32.
+def listed_tensor(value: Any, name: str) -> bytes:
+    """Nested lists of numbers as a safetensors file of a tensor, float32.
 
     Raises:
         RequestRefusedError: they are not of one shape, or not of numbers.
     """
     try:
-        return torch.tensor(value, dtype=torch.float32)
+        return save({"value": torch.tensor(value, dtype=torch.float32)})
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise _invalid_tensor(name, "is not a tensor: it must be lists of numbers, nested evenly") from error
 
