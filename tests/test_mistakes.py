@@ -1457,6 +1457,27 @@ MISTAKES = [
         TypeError,
         "`to` takes a device, a dtype, or both, not 3 values",
     ),
+    Mistake(
+        "a device that there is not",
+        lambda: work().to("gpu"),
+        InvalidInputError,
+        ValueError,
+        "'gpu' is no device; it must be like 'cpu', 'cuda', 'cuda:1' or 'mps'",
+    ),
+    Mistake(
+        "a device of another machine",
+        lambda: work().to("xpu"),
+        InvalidInputError,
+        ValueError,
+        "the device xpu cannot be used on this machine: Torch not compiled with XPU enabled",
+    ),
+    Mistake(
+        "a dtype that there is not",
+        lambda: work().to(dtype="float17"),
+        InvalidInputError,
+        ValueError,
+        "`dtype` is 'float17'; it must be a dtype of torch, such as `torch.float16`",
+    ),
     # ---------------------------------------------------------------- the blocks for diffusion
     Mistake(
         "components forgotten",

@@ -382,6 +382,16 @@ def test_a_block_that_has_its_model_alone_may_wait_for_a_run_of_its_own_batch(de
     assert len(made) == 3
 
 
+def test_a_mistake_in_the_batch_itself_ends_the_runs_that_wait_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = pipeline(lambda x: 2 * x)
+    with batched(pipe, max_batch=8, deterministic=True) as b:
+        with monkeypatch.context() as broken:
+            broken.setattr(Forwards, "most", lambda *_: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                b(x=row(0), steps=2, output="x")
+        assert torch.equal(b(x=row(0), steps=2, output="x"), pipe(x=row(0), steps=2, output="x"))
+
+
 def test_of_very_many_reasons_those_that_came_last_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loopwright.batching.forwards._MOST_REFUSALS", 2)
     model = Model(lambda x: x)

@@ -207,8 +207,8 @@ def test_without_the_network_the_message_says_so(
     with pytest.raises(ComponentLoadError) as unloaded:
         loopwright.ModularPipeline.from_pretrained("me/tiny")
     assert str(unloaded.value) == (
-        "modular_config.json of the repository me/tiny is not on this machine, and the hub cannot be reached: connect "
-        "to the network, or give a folder that holds the pipeline"
+        "there is no folder me/tiny, modular_config.json of a repository of that name is not on this machine, and the "
+        "hub cannot be reached: connect to the network, or give a folder that holds the pipeline"
     )
     with pytest.raises(ComponentSaveError) as unsaved:
         pipe.save_pretrained(tmp_path / "x", push_to_hub=True)

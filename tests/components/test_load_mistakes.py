@@ -149,6 +149,12 @@ MISTAKES = [
         load=lambda folder: pipeline("flux"),
     ),
     Mistake(
+        "a path with spaces",
+        "there is no folder my models/flux, and it is not the name of a repository either, which looks like "
+        "`owner/name`",
+        load=lambda folder: pipeline("my models/flux"),
+    ),
+    Mistake(
         "a folder without an index",
         "{folder} holds no pipeline: it has neither modular_model_index.json nor model_index.json nor "
         "modular_config.json",

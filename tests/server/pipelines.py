@@ -29,6 +29,7 @@ class Turnstile:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._left: int | None = None
+        self._waiting = 0
         self.passed = 0
 
     def close(self) -> None:
@@ -48,9 +49,17 @@ class Turnstile:
             self._left = None
             self._changed.notify_all()
 
+    def wait(self) -> None:
+        """Until somebody waits."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._waiting > 0, PATIENCE)
+
     def go_through(self) -> None:
         with self._changed:
+            self._waiting += 1
+            self._changed.notify_all()
             assert self._changed.wait_for(lambda: self._left is None or self._left > 0, PATIENCE)
+            self._waiting -= 1
             if self._left is not None:
                 self._left -= 1
             self.passed += 1

@@ -219,6 +219,7 @@ def test_a_loop_that_is_stopped_ends_and_what_follows_runs(start: Start) -> None
     job = server.submit(num_inference_steps=50)
     TURNSTILE.let(2)
     server.wait_for_step(job, 2)
+    TURNSTILE.wait()
     assert server.http.post(f"/v1/jobs/{job}/stop-loop").status_code == 200
     TURNSTILE.open()
     ended = server.wait(job)

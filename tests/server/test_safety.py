@@ -65,12 +65,12 @@ def test_mistakes_with_keys_say_what_to_do(tmp_path: Path) -> None:
         Keys(tmp_path)
 
 
-def test_a_server_without_keys_is_not_open_to_the_network(start: Start) -> None:
+def test_a_server_without_keys_is_not_open_to_the_network(start: Start, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError) as caught:
         start(host="0.0.0.0")
     assert str(caught.value) == (
         "0.0.0.0 can be reached from other machines, and there is no API key: make one with `loopwright keys add "
-        "NAME`, or let everybody in with --open"
+        f"NAME --data-dir {tmp_path / 'data'}`, or let everybody in with --open"
     )
 
 

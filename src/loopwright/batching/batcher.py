@@ -358,11 +358,26 @@ class Batcher:
     def _work(self) -> None:
         # a thread that works for no run would pass where others have a model alone
         with acting_as(self, lambda: None):
-            while (calls := self._take()) is not None:
-                began = time.perf_counter()
-                self._forwards.serve(calls, self._queue)
-                model = id(calls[0].method.model)
-                self._durations[model] = time.perf_counter() - began
+            is_over = False
+            while not is_over:
+                try:
+                    is_over = self._is_over_after_next()
+                except BaseException as error:
+                    # it is a mistake in this package; the runs end with it, as nobody would ever answer them
+                    with self._changed:
+                        waiting, self._queue = self._queue, []
+                    for call in waiting:
+                        call.answer(error=error)
+
+    def _is_over_after_next(self) -> bool:
+        """Make the next calls; returns whether there are none any more."""
+        calls = self._take()
+        if calls is None:
+            return True
+        began = time.perf_counter()
+        self._forwards.serve(calls, self._queue)
+        self._durations[id(calls[0].method.model)] = time.perf_counter() - began
+        return False
 
     def _take(self) -> list[Call] | None:
         """The calls to be made next, taken from the queue; None when the batch is over."""

@@ -16,6 +16,7 @@ import torch
 from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from diffusers.utils.torch_utils import TorchDeviceBackend, empty_device_cache, get_device
 
+from loopwright.components.devices import usable_device
 from loopwright.components.offload import (
     AutoOffloadStrategy,
     CustomOffloadHook,
@@ -342,10 +343,10 @@ class ComponentsManager:
                 `AutoOffloadStrategy` if None.
 
         Raises:
-            InvalidInputError: the free memory of the device cannot be told.
+            InvalidInputError: there is no such device, or its free memory cannot be told.
             Exception: a model cannot be moved, as its library says. No model is offloaded then.
         """
-        place = torch.device(get_device() if device is None else device)
+        place = usable_device(get_device() if device is None else device)
         try:
             TorchDeviceBackend(place).mem_get_info()
         except (NotImplementedError, AttributeError, RuntimeError) as error:

@@ -13,6 +13,7 @@ import torch
 from diffusers.utils.torch_utils import empty_device_cache
 
 from loopwright.blocks.sub_blocks import from_diffusers
+from loopwright.components.devices import usable_device
 from loopwright.components.index import index_entry
 from loopwright.components.kinds import other_kind
 from loopwright.components.loading import Origin, load, to_load
@@ -25,6 +26,7 @@ from loopwright.errors import (
     RunStateError,
     UnknownComponentError,
     UnknownInputError,
+    brief,
     did_you_mean,
     kind_of,
 )
@@ -268,6 +270,7 @@ class ComponentOwner(StoredComponents):
 
         Raises:
             UnknownInputError: there is no such argument.
+            InvalidInputError: one is neither a device of this machine nor a dtype.
             RunStateError: a model is offloaded, and moves by itself. No model was moved.
         """
         kwargs.pop("silence_dtype_warnings", None)
@@ -277,6 +280,12 @@ class ComponentOwner(StoredComponents):
             raise UnknownInputError(f"`to` takes a device, a dtype, or both, and no `{name}`{hint}")
         if len(args) > 2:
             raise UnknownInputError(f"`to` takes a device, a dtype, or both, not {len(args)} values")
+        dtype = kwargs.get("dtype")
+        if dtype is not None and not isinstance(dtype, torch.dtype):
+            raise InvalidInputError(f"`dtype` is {brief(dtype)}; it must be a dtype of torch, such as `torch.float16`")
+        for value in (*args, kwargs.get("device")):
+            if isinstance(value, (str, int, torch.device)):
+                usable_device(value)
         device: torch.device | None = torch._C._nn._parse_to(*args, **kwargs)[0]
         for name, component in self.components.items() if device is not None else ():
             if isinstance(component, torch.nn.Module) and is_offloaded(component):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,7 +45,6 @@ class Runner:
     Args:
         service: has the jobs.
         pipeline: a pipeline, or anything else with its `start` and `resume`.
-        loops: the paths of its loops.
         metrics: measures.
         slots: how many jobs run at a time.
         checkpoint_seconds: a job is saved after an iteration if it was not for so long.
@@ -56,13 +55,12 @@ class Runner:
         self,
         service: JobService,
         pipeline: Any,
-        loops: Collection[str],
         metrics: Metrics,
         slots: int,
         checkpoint_seconds: float = 1.0,
         timeout: float | None = None,
     ) -> None:
-        self._service, self._pipeline, self._loops, self._metrics = service, pipeline, loops, metrics
+        self._service, self._pipeline, self._metrics = service, pipeline, metrics
         self._seconds, self._timeout = checkpoint_seconds, timeout
         self._stopped = threading.Event()
         self._workers = [
@@ -177,10 +175,6 @@ class _Execution:
         self._has_run.clear()
         self._run = begin()
         self._has_run.set()
-        for loop in self._job.stops:
-            # in another version of the pipeline it may have another name
-            if loop in self._runner._loops:
-                self._steering.stop_loop(loop)
         self._steering.attach(self._run)
         return self._run.result()
 
@@ -251,6 +245,9 @@ class _Execution:
             # they have ended by now, and are saved so
             self._service.stopped(job, self._ended_loops)
         self._ended_loops = [loop for loop in job.stops if loop == event.path]
+        if self._ended_loops:
+            self._has_run.wait()
+            self._run.stop_loop(event.path)
         if self._wants_preview(event):
             self._preview(event)
         if self._steering.is_leaving:

@@ -96,7 +96,7 @@ class JobService:
         self._live: dict[str, Job] = {}
         # whose end, or state, is to be written when that is possible again
         self._unwritten: set[str] = set()
-        # how the run of a job is told to leave, or to stop a loop, while it is in a slot
+        # how the run of a job is told to leave while it is in a slot
         self._running: dict[str, Steering] = {}
         self._places: dict[str, int] = {}
         self._entering = 0
@@ -344,8 +344,6 @@ class JobService:
                 except StorageError:
                     job.stops.remove(loop)
                     raise
-            if job.id in self._running:
-                self._running[job.id].stop_loop(loop)
             return job
 
     def _set(self, job: Job, status: Status, reason: str | None) -> None:
@@ -638,14 +636,13 @@ def _crashed(job: Job) -> dict[str, Any]:
 
 
 class Steering:
-    """What those who steer a job want of its run, whether it has begun or not."""
+    """What those who end a job want of its run, whether it has begun or not."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._run: Any = None
         self._is_cancelled = False
         self.is_leaving = False
-        self._loops: list[str] = []
 
     def attach(self, run: Any) -> None:
         """The run has begun."""
@@ -653,8 +650,6 @@ class Steering:
             self._run = run
             if self._is_cancelled:
                 run.cancel()
-            for loop in self._loops:
-                run.stop_loop(loop)
 
     def cancel(self) -> None:
         """End it at the next possible moment."""
@@ -666,9 +661,3 @@ class Steering:
     def leave(self) -> None:
         """End it after the current iteration, which is saved."""
         self.is_leaving = True
-
-    def stop_loop(self, loop: str) -> None:
-        with self._lock:
-            self._loops.append(loop)
-            if self._run is not None:
-                self._run.stop_loop(loop)

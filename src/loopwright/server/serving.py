@@ -108,7 +108,7 @@ class Server:
             if not (settings.host in _LOOPBACK or settings.is_open or keys.all()):
                 raise InvalidInputError(
                     f"{settings.host} can be reached from other machines, and there is no API key: make one with "
-                    f"`loopwright keys add NAME`, or let everybody in with --open"
+                    f"`loopwright keys add NAME --data-dir {settings.data_dir}`, or let everybody in with --open"
                 )
             with _listening(settings.host, settings.port) as listening, _batched(self._pipeline, settings) as runs:
                 context, store = _context(runs, settings, keys)
@@ -181,11 +181,10 @@ def _context(pipeline: Any, settings: ServerSettings, keys: Keys) -> tuple[Conte
         log("database was damaged and is made again from the folders of the jobs", damaged=str(store.was_damaged))
     folders = JobFolders(settings.data_dir / "jobs")
     service = JobService(folders, store, hub, metrics, limits, settings.keeping, settings.slots)
-    inputs, loops = PipelineInputs(pipeline.blocks, limits), pipeline._loop_paths()
+    inputs = PipelineInputs(pipeline.blocks, limits)
     runner = Runner(
         service,
         pipeline,
-        loops,
         metrics,
         settings.slots,
         checkpoint_seconds=settings.checkpoint_seconds,
@@ -195,7 +194,7 @@ def _context(pipeline: Any, settings: ServerSettings, keys: Keys) -> tuple[Conte
         model=settings.model,
         started=int(time.time()),
         inputs=inputs,
-        loops=loops,
+        loops=pipeline._loop_paths(),
         service=service,
         runner=runner,
         keys=keys,

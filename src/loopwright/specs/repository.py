@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from loopwright.errors import ComponentLoadError, brief
 
 __all__ = ["HUB_OPTIONS", "Place", "Repository", "downloaded"]
 
+# the name of a repository on the hub, and not a path that begins like ./x or ../x
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 # what users may say about a repository on the hub
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
@@ -57,7 +60,7 @@ class Repository:
         self.revision: str | None = options.pop("revision", None)
         self.is_reached = True
         self.folder = Path(source) if Path(source).is_dir() else None
-        if self.folder is None and (self.source.count("/") != 1 or self.source[0] in "./~"):
+        if self.folder is None and not _REPOSITORY.fullmatch(self.source):
             raise ComponentLoadError(
                 f"there is no folder {self.source}, and it is not the name of a repository either, which looks like "
                 f"`owner/name`"
@@ -107,8 +110,8 @@ class Repository:
                 self.is_reached = False
                 return None  # as far as can be known
             raise ComponentLoadError(
-                f"{name} of the repository {self} is not on this machine, and the hub cannot be reached: connect to "
-                f"the network, or give a folder that holds the pipeline"
+                f"there is no folder {self}, {name} of a repository of that name is not on this machine, and the hub "
+                f"cannot be reached: connect to the network, or give a folder that holds the pipeline"
             ) from error
         except EntryNotFoundError:
             return None
