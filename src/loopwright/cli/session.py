@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import threading
 from collections.abc import Sequence
@@ -167,7 +168,7 @@ class Session:
                 if not self._messages.empty():
                     # it was pressed while this was said
                     raise KeyboardInterrupt
-                line = sys.stdin.readline()
+                line = _line()
         except KeyboardInterrupt:
             # below the ^C
             typer.echo(err=True)
@@ -196,3 +197,14 @@ class Session:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)
+
+
+def _line() -> str:
+    """The line that a person enters; empty if there will be none.
+
+    A read that begins just after Ctrl-C does not notice it, so it begins only once there is a line.
+    """
+    if os.name == "posix":
+        while not select.select([sys.stdin], [], [], _LOOK)[0]:
+            pass
+    return sys.stdin.readline()
