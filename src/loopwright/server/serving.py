@@ -38,6 +38,9 @@ __all__ = ["Server", "ServerSettings"]
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # seconds after a signal: for the connections to be closed, and for the runs to leave
 _CLOSING, _GRACE = 5, 10.0
+# seconds for which a connection that nobody uses is kept: longer than clients and proxies keep theirs, as one that is
+# closed while a request is on its way fails that request
+_KEEP_ALIVE = 75
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,7 @@ class _HttpServer(uvicorn.Server):
                 proxy_headers=False,
                 ws="none",
                 timeout_graceful_shutdown=_CLOSING,
+                timeout_keep_alive=_KEEP_ALIVE,
             )
         )
         self._context, self._settings, self._ready = context, settings, ready
