@@ -417,7 +417,7 @@ def test_a_job_that_ends_the_server_again_and_again_fails_and_says_so(start: Sta
     assert (shown["status"], shown["error"]) == (
         "failed",
         {
-            "message": "the server died 5 times in a row while it ran this job, the last 3 times with nothing beside "
+            "message": "the server died 10 times in a row while it ran this job, the last 8 times with nothing beside "
             "it, and no step was saved in between; it is not run again",
             "type": "server_error",
             "param": None,

@@ -32,7 +32,7 @@ _BY_CLIENT, _BY_STORAGE = "client", "storage"
 _LONGEST_WAIT = 60
 # after so many crashes in a row a job runs alone, so that no other is taken for what ends the server; after so many it
 # has failed
-ALONE_AFTER, MOST_CRASHES = 2, 5
+ALONE_AFTER, MOST_CRASHES = 2, 10
 
 
 @dataclass(frozen=True)
