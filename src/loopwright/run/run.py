@@ -196,14 +196,14 @@ class _Task:
             if self._thread is None:
                 self._execution.announce()
                 # a daemon: a program that ends does not wait for runs that it has forgotten
-                thread = threading.Thread(target=self._work, name="loopwright-run", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="loopwright-run", daemon=True)
                 try:
-                    thread.start()
+                    self._thread.start()
                 except BaseException:
                     # there may be no more threads: it has not begun
+                    self._thread = None
                     self._execution.withdraw()
                     raise
-                self._thread = thread
 
     @property
     def has_begun(self) -> bool:
