@@ -6,6 +6,8 @@ import copy
 import gc
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -25,6 +27,7 @@ from loopwright.components import turns
 from loopwright.components.offload import AutoOffloadStrategy, is_offloaded
 from loopwright.diffusion import embedded_pipeline
 from loopwright.errors import InvalidInputError, RunCancelledError, RunStateError, RunTimeoutError
+from loopwright.run import Run
 from loopwright.run.exclusive import needs_exclusive
 from tests.components.simulated import DEVICE, Simulated, hook, linear, until_waiting
 from tests.run.blocks import PATIENCE, Steps, Turnstile, in_threads, join_run_threads, pipeline
@@ -364,42 +367,43 @@ def test_models_come_and_go_while_others_are_offloaded(device: Simulated) -> Non
     assert device.faults == []
 
 
-def test_a_model_leaves_only_when_no_run_uses_it(device: Simulated) -> None:
+@contextmanager
+def offloading_ends_in_a_call(device: Simulated) -> Iterator[tuple[Any, torch.Tensor, Run]]:
+    """Offloading is told to end while a run is in a call of the first model, and waits for the end of that.
+
+    Gives the pipeline, its input and the run; the call goes on, and offloading ends, when the context does.
+    """
     manager = offloading()
-    first, _ = two(device, manager)
+    pipe, _ = two(device, manager)
     [x] = starts(1)
     device.during["first"] = turnstile = Turnstile()
-    run = first.start(x=x, output="x")
+    run = pipe.start(x=x, output="x")
     turnstile.wait()
-    thread = threading.Thread(target=manager.disable_auto_cpu_offload)
-    thread.start()
+    ending = threading.Thread(target=manager.disable_auto_cpu_offload)
+    ending.start()
+    until_waiting(1)
+    yield pipe, x, run
     device.during.clear()
     turnstile.let_go()
-    thread.join(PATIENCE)
+    ending.join(PATIENCE)
+    assert not ending.is_alive()
+
+
+def test_a_model_leaves_only_when_no_run_uses_it(device: Simulated) -> None:
+    with offloading_ends_in_a_call(device) as (_, _, run):
+        pass
     run.result()
-    assert not thread.is_alive()
     # called on the CPU after that, where it is at home
     assert all("was called on cpu" in fault for fault in device.faults)
     assert device.taken == {}
 
 
 def test_a_call_that_waits_while_offloading_ends_goes_on(device: Simulated) -> None:
-    manager = offloading()
-    first, _ = two(device, manager)
-    [x] = starts(1)
-    device.during["first"] = turnstile = Turnstile()
-    holding = first.start(x=x, output="x")
-    turnstile.wait()
-    ending = threading.Thread(target=manager.disable_auto_cpu_offload)
-    ending.start()
-    until_waiting(1)
-    waiting = first.start(x=x, output="x")
-    until_waiting(2)
-    device.during.clear()
-    turnstile.let_go()
-    ending.join(PATIENCE)
+    with offloading_ends_in_a_call(device) as (pipe, x, holding):
+        waiting = pipe.start(x=x, output="x")
+        until_waiting(2)
     assert torch.equal(waiting.result(), holding.result())
-    assert not is_offloaded(first.first)
+    assert not is_offloaded(pipe.first)
 
 
 def test_a_model_that_a_block_changes_is_not_moved_meanwhile(device: Simulated) -> None:

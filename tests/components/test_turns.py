@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -60,6 +61,28 @@ class Thread:
             raise self._errors[0]
 
 
+def call(model: torch.nn.Module, *then: Callable[[], Any]) -> Callable[[], None]:
+    """What makes a call of a model, in which some things are done."""
+
+    def work() -> None:
+        with together(model):
+            for do in then:
+                do()
+
+    return work
+
+
+def take(models: list[torch.nn.Module], *then: Callable[[], Any]) -> Callable[[], None]:
+    """What has models alone, and does some things meanwhile."""
+
+    def work() -> None:
+        with alone(models):
+            for do in then:
+                do()
+
+    return work
+
+
 def test_one_who_has_a_model_alone_may_take_it_again_and_call_it() -> None:
     first = model()
     with acting_as("a", nothing):
@@ -76,20 +99,11 @@ def test_calls_of_several_runs_go_on_together_and_one_alone_waits_for_them() -> 
     first, order = model(), []
     turnstile = Turnstile()
 
-    def call() -> None:
-        with together(first):
-            turnstile()
-            order.append("together")
-
-    def take() -> None:
-        with alone([first]):
-            order.append("alone")
-
-    calls = [Thread(run, call) for run in "ab"]
+    calls = [Thread(run, call(first, turnstile, lambda: order.append("together"))) for run in "ab"]
     turnstile.wait()
     turnstile.wait()
     assert is_used(first)
-    taking = Thread("c", take)
+    taking = Thread("c", take([first], lambda: order.append("alone")))
     until_waiting(1)
     turnstile.let_go(2)
     for thread in (*calls, taking):
@@ -102,23 +116,11 @@ def test_those_who_wait_for_a_model_come_before_those_who_come_later() -> None:
     first, order = model(), []
     turnstile = Turnstile()
 
-    def call(name: str, wait: Callable[[], None] = nothing) -> Callable[[], None]:
-        def work() -> None:
-            with together(first):
-                wait()
-                order.append(name)
-
-        return work
-
-    def take() -> None:
-        with alone([first]):
-            order.append("alone")
-
-    threads = [Thread("a", call("first", turnstile))]
+    threads = [Thread("a", call(first, turnstile, lambda: order.append("first")))]
     turnstile.wait()
-    threads.append(Thread("b", take))
+    threads.append(Thread("b", take([first], lambda: order.append("alone"))))
     until_waiting(1)
-    threads.append(Thread("c", call("late")))
+    threads.append(Thread("c", call(first, lambda: order.append("late"))))
     until_waiting(2)
     turnstile.let_go()
     for thread in threads:
@@ -131,19 +133,10 @@ def test_a_call_does_not_wait_for_those_who_come_later_to_have_the_model_alone()
     first, order = model(), []
     turnstile = Turnstile()
 
-    def call() -> None:
-        with together(first):
-            turnstile()
-            order.append("called")
-
-    def take() -> None:
-        with alone([first]):
-            order.append("alone")
-
     with acting_as("a", nothing), alone([first]):
-        calling = Thread("b", call)
+        calling = Thread("b", call(first, turnstile, lambda: order.append("called")))
         until_waiting(1)
-        taking = Thread("c", take)
+        taking = Thread("c", take([first], lambda: order.append("alone")))
         until_waiting(2)
     turnstile.wait()
     assert order == []
@@ -156,20 +149,13 @@ def test_a_call_does_not_wait_for_those_who_come_later_to_have_the_model_alone()
 def test_one_who_takes_a_model_again_lets_those_pass_who_wait_for_it() -> None:
     first, order = model(), []
 
-    def take(name: str) -> Callable[[], None]:
-        def work() -> None:
-            with alone([first]):
-                order.append(name)
-
-        return work
-
     with acting_as("a", nothing):
         with alone([first]):
             waiting = []
             for number, name in enumerate("bc", 1):
-                waiting.append(Thread(name, take(name)))
+                waiting.append(Thread(name, take([first], partial(order.append, name))))
                 until_waiting(number)
-        take("a")()
+        take([first], lambda: order.append("a"))()
     for thread in waiting:
         thread.join()
     assert order == ["b", "c", "a"]
@@ -178,19 +164,12 @@ def test_one_who_takes_a_model_again_lets_those_pass_who_wait_for_it() -> None:
 def test_a_model_that_nobody_has_is_not_kept_for_one_who_waits_for_another_besides() -> None:
     first, second, order = model(), model(), []
 
-    def take(*models: torch.nn.Module) -> Callable[[], None]:
-        def work() -> None:
-            with alone(models):
-                order.append(len(models))
-
-        return work
-
     with acting_as("a", nothing), alone([second]):
-        waiting = Thread("b", take(first, second))
+        waiting = Thread("b", take([first, second], lambda: order.append("both")))
         until_waiting(1)
-        Thread("c", take(first)).join()
+        Thread("c", take([first], lambda: order.append("one"))).join()
     waiting.join()
-    assert order == [1, 2]
+    assert order == ["one", "both"]
 
 
 def test_many_runs_that_wait_for_each_other_go_on_without_delay() -> None:
@@ -221,19 +200,15 @@ def test_a_thread_of_nobody_takes_no_model_from_a_block() -> None:
         with vacated(lambda: [first, second]) as models:
             had.extend(models)
 
-    def take() -> None:
-        with alone([first]):
-            had.append(first)
-
-    def call() -> None:
+    def call_alone() -> None:
         with alone([first], for_call=True), together(first):
             assert is_used(second)
 
     with acting_as("a", nothing), alone([first, second], for_block=True):
-        in_threads(call)
+        in_threads(call_alone)
         in_threads(vacate)
         assert had == []
-        taking = threading.Thread(target=take)
+        taking = threading.Thread(target=take([first], lambda: had.append(first)))
         taking.start()
         until_waiting(1)
         assert had == []
@@ -253,16 +228,12 @@ def test_one_who_is_interrupted_while_it_waits_for_what_it_lent_leaves_nothing_b
 ) -> None:
     first, turnstile = model(), Turnstile()
 
-    def take() -> None:
-        with alone([first]):
-            turnstile()
-
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     def lend() -> None:
         with acting_as("a", nothing), alone([first]), together(first), lent([first]):
-            taking.append(Thread("b", take))
+            taking.append(Thread("b", take([first], turnstile)))
             turnstile.wait()
             monkeypatch.setattr(turns._changed, "wait", interrupt)
 
@@ -322,19 +293,15 @@ def test_what_is_chosen_is_had_alone_once_nobody_uses_it() -> None:
     first, second = model(), model()
     turnstile, had = Turnstile(), []
 
-    def call() -> None:
-        with together(first):
-            turnstile()
-
-    def take() -> None:
+    def vacate() -> None:
         with vacated(lambda: [first, second]) as models:
             had.extend(models)
             assert has_owner(first)
             assert has_owner(second)
 
-    calling = Thread("a", call)
+    calling = Thread("a", call(first, turnstile))
     turnstile.wait()
-    taking = Thread("b", take)
+    taking = Thread("b", vacate)
     until_waiting(1)
     assert had == []
     turnstile.let_go()
