@@ -24,7 +24,7 @@ __all__ = ["MOST_SPANS", "Trace"]
 MOST_SPANS = 20_000
 # Memory is read at most this often, in seconds, and for at most this part of the time.
 _LEAST_INTERVAL = 0.001
-_SHARE = 0.01
+_SHARE = 0.005
 
 
 class _Totals:
@@ -238,8 +238,8 @@ class Trace:
         assert self._gauge is not None
         self._memory, most = self._gauge.sample()
         ended = time.perf_counter()
-        # the shortest: in a longer one, others had the processor
-        self._cost = min(self._cost, ended - now)
+        # it depends on what else the machine does; in a far longer one, others had the processor
+        self._cost = min(2 * self._cost, ended - now)
         self._next_sample = ended + max(_LEAST_INTERVAL, self._cost / _SHARE)
         return most
 
