@@ -40,7 +40,7 @@ def configuration() -> str:
 
 
 def fuzz(url: str, examples: int, seed: int, folder: Path, phases: str = "") -> tuple[int, int, str]:
-    """Send requests; the exit code, how many there were, and what was said.
+    """Send requests and say what comes of it; the exit code, how many there were, and what was said.
 
     Args:
         url: the server.
@@ -56,8 +56,12 @@ def fuzz(url: str, examples: int, seed: int, folder: Path, phases: str = "") -> 
     command += ["--request-timeout", "60", "--continue-on-failure", "--no-color"]
     command += ["--report", "ndjson", "--report-ndjson-path", str(report)]
     command += ["--phases", phases] if phases else []
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    return ran.returncode, requests_in(report), ran.stdout + ran.stderr
+    lines = []
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        for line in running.stdout or ():
+            print(line, end="", flush=True)
+            lines.append(line)
+    return running.returncode, requests_in(report), "".join(lines)
 
 
 def requests_in(report: Path) -> int:
@@ -86,10 +90,9 @@ def main() -> int:
         options = ["tests.server.pipelines:painting", "--max-batch", "4", "--max-steps", "5", "--max-pixels", "4096"]
         server = ServerProcess(folder / "data", None, options)
         with server:
-            code, requests, said = fuzz(str(server.http.base_url).rstrip("/"), examples, given.seed, folder)
+            code, requests, _ = fuzz(str(server.http.base_url).rstrip("/"), examples, given.seed, folder)
             healthy = server.http.get("/healthz").status_code == 200
             ended = server.stop()
-    print(said)
     print(f"{requests} requests; the server {'is well' if healthy and ended == 0 else 'is not well'}")
     return 0 if code == 0 and healthy and ended == 0 and requests >= least else 1
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from loopwright import (
 )
 from loopwright.batching import batched
 from loopwright.errors import RunCancelledError
+from tools.progress import progress
 
 PATIENCE = 60  # seconds after which runs that wait for each other have failed
 AT_ONCE = 8
@@ -252,7 +253,7 @@ class Schedules:
                 self._alone[key] = self.pipe(**inputs)
         return self._alone[key]
 
-    def run(self, numbers: range, faults: bool, deterministic: bool) -> Outcome:
+    def run(self, numbers: Iterable[int], faults: bool, deterministic: bool) -> Outcome:
         """Run schedules, one after the other."""
         outcome = Outcome()
         for number in numbers:
@@ -366,7 +367,7 @@ def main() -> int:
         if not count:
             continue
         began = time.perf_counter()
-        outcome = schedules.run(range(given.first, given.first + count), faults, deterministic)
+        outcome = schedules.run(progress(range(given.first, given.first + count), desc=name), faults, deterministic)
         good = good and outcome.is_good and outcome.occupancy >= least
         print(f"{name}: {outcome.schedules} schedules, {time.perf_counter() - began:.0f} s")
         print(f"  {len(outcome.different)} results differ; the largest difference is {outcome.largest:.2g}")

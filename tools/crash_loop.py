@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-from tqdm import tqdm
 
 from loopwright import Checkpoint
 from loopwright.diffusion import embedded_pipeline
 from loopwright.errors import CheckpointError
 from loopwright.run.checkpoints import LocalFolder
+from tools.progress import progress
 
 # what is going on when the signal comes
 WRITE_BEGINS = "a write begins"
@@ -225,7 +225,7 @@ def main() -> int:
     iterations = list(range(1, given.steps + 1)) if given.iterations is None else given.iterations
     kills = chosen_kills(given.steps, iterations, given.moments, given.again, given.seed)
     failures = []
-    for killed in tqdm(kills, desc="killed and resumed", disable=not sys.stderr.isatty()):
+    for killed in progress(kills, desc="killed and resumed"):
         failure = survives(pictures, killed, expected)
         if failure is not None:
             failures.append(f"{killed}: {failure}")

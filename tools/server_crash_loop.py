@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
 
 import httpx
-from tqdm import tqdm
+
+from tools.progress import progress
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 300.0  # seconds after which a server that does nothing has failed
@@ -400,7 +401,7 @@ def main() -> int:
     options = ["--deterministic", "--checkpoint-seconds", "0", "--max-queue", "10000"]
     loop = CrashLoop(scratch / "data", options)
     try:
-        for kill in tqdm(chosen_kills(4 if given.short else given.kills, given.seed), disable=not sys.stderr.isatty()):
+        for kill in progress(chosen_kills(4 if given.short else given.kills, given.seed), desc="killed"):
             loop.go_through(kill, given.load)
         wrongs = loop.wrongs()
         log = (scratch / "data.log").read_text().splitlines()

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import psutil
 
+from tools.progress import progress
 from tools.server_crash_loop import ServerProcess
 
 # what may be more in the second half than in the first: of memory in bytes and as a share, of files, and of threads
@@ -137,10 +138,13 @@ def verdict(samples: list[Sample], more_bytes: int = MORE_BYTES) -> tuple[list[s
 
 async def observed(clients: Clients, count: int, process: psutil.Process, seconds: float) -> list[Sample]:
     samples: list[Sample] = []
+    began = time.monotonic()
     running = asyncio.ensure_future(clients.run(count))
-    while not running.done():
-        samples.append(sample(process))
-        await asyncio.wait({running}, timeout=max(seconds / 400, 0.2))
+    with progress(desc="seconds", total=round(seconds)) as shown:
+        while not running.done():
+            samples.append(sample(process))
+            shown.update(min(round(time.monotonic() - began), shown.total) - shown.n)
+            await asyncio.wait({running}, timeout=max(seconds / 400, 0.2))
     await running
     return samples
 

@@ -125,7 +125,8 @@ class Control:
     def _halt(self, condition: Callable[[], bool], errands: bool = False) -> bool:
         halts = condition()
         if halts and self.presence is not None:
-            self.presence.halt()
+            with self._unlocked():
+                self.presence.halt()
         self._wait(condition, errands)
         return halts
 
@@ -158,15 +159,23 @@ class Control:
     def _run_errands(self) -> None:
         while self._errands:
             errand = self._errands.pop(0)
-            self._changed.release()
             try:
-                errand.work()
+                with self._unlocked():
+                    errand.work()
             except Exception as error:
                 errand.error = error
             finally:
-                self._changed.acquire()
                 errand.done = True
                 self._changed.notify_all()
+
+    @contextmanager
+    def _unlocked(self) -> Iterator[None]:
+        """For what may wait for other locks: whoever has those may want to steer this run, or drop it."""
+        self._changed.release()
+        try:
+            yield
+        finally:
+            self._changed.acquire()
 
     def _tell(self) -> None:
         self._changed.notify_all()
