@@ -85,6 +85,8 @@ class Batcher:
 
     def begin(self) -> None:
         """Wrap the methods of the models."""
+        # whoever makes a batch mostly waits for others from now on, and what is kept meanwhile slows their forwards
+        release_torch_threads()
         for model in self._models:
             with unguarded(model):
                 self._wrapped.append(WrappedModel(model, self._call, self._member))
@@ -152,6 +154,8 @@ class Batcher:
         """Wait until a run is admitted, and count it for the time of the context."""
         self.announce(member)
         host = self._member()
+        # as when it waits for a call
+        release_torch_threads()
         try:
             with ExitStack() as stack:
                 with member.control.waiting():
@@ -169,6 +173,7 @@ class Batcher:
                 yield
         finally:
             self.leave(member)
+            release_torch_threads()
 
     def announce(self, member: Member) -> None:
         """Count a run that begins, or is about to.
