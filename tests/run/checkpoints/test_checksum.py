@@ -29,6 +29,16 @@ def test_a_bit_that_turns_anywhere_is_noticed(rows: int, columns: int, dtype: to
     assert checksum(tensor) != before
 
 
+@pytest.mark.parametrize("columns", [3, 8, 31, 32, 64])
+def test_rows_that_lie_any_distance_apart_and_change_places_are_noticed(columns: int) -> None:
+    tensor = torch.arange(float(700 * columns)).view(700, columns)
+    before = checksum(tensor)
+    for distance in range(1, 700):
+        changed = tensor.clone()
+        changed[[0, distance]] = changed[[distance, 0]]
+        assert checksum(changed) != before
+
+
 @given(st.integers(2, 700), st.sampled_from([1, 2, 3, 8, 31, 32, 64]), st.data())
 def test_rows_that_change_places_are_noticed(rows: int, columns: int, data: Any) -> None:
     tensor = torch.arange(float(rows * columns)).view(rows, columns)
