@@ -17,7 +17,7 @@ _ADDED = 31
 
 
 def checksum(tensor: torch.Tensor) -> bytes:
-    """What changes when elements of a tensor do, however they were written; several times as fast as a digest.
+    """What changes when elements of a tensor do, however they were written; about three times as fast as a digest.
 
     The words of 8 bytes are put into a table of 31 rows, its columns and its rows are added up where the tensor is, and
     the sums are digested. So a change of one element is always noticed, also that two change places, and any other but
