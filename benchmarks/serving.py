@@ -231,12 +231,12 @@ def measure(names: Sequence[str], seconds: float, arrivals: int, alone: int) -> 
     single = [{**request, "steps": 20} for request in requests_of(alone, 5)]
     skip = min(seconds / 4, 10.0)
     facts: dict[str, Any] = {"rows": forward_rates()}
+    plain = plain_call()
     for name in names:
         with server(name) as url:
             warm_up(url, seconds)
             if name in (OURS, LEAST):
                 # in turns, so that whatever else the machine does meets both
-                plain = plain_call()
                 plain(single[0])
                 for request in single:
                     served[name].plain.append(plain(request))
