@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import ConfigMixin, EulerDiscreteScheduler, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.loaders import PeftAdapterMixin
+from peft import LoraConfig
 
 from loopwright import ComponentSpec, ConfigSpec, InputParam, ModularPipelineBlocks, SequentialPipelineBlocks
 from loopwright.errors import CheckpointMismatchError
@@ -116,8 +120,60 @@ def test_another_configuration_value_is_named() -> None:
     assert difference(pipeline("work"), after) == "configuration value `factor` was `2` and is `3`"
 
 
+OTHER_WEIGHTS = "component `model` has other weights, or other adapters loaded into it"
+
+
 def test_other_weights_are_named() -> None:
-    assert difference(pipeline("work"), pipeline("work", seed=1)).startswith("component `model` was `")
+    assert difference(pipeline("work"), pipeline("work", seed=1)) == OTHER_WEIGHTS
+
+
+class Adapted(ModelMixin, ConfigMixin, PeftAdapterMixin):
+    """Two layers, of which adapters change the first, or both."""
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+
+
+def adapted(*active: str, scale: float = 1.0, off: bool = False) -> Any:
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is more than one adapter
+        torch.manual_seed(0)
+        model = Adapted()
+        for name, targets in (("a", ["first"]), ("b", ["first"]), ("both", ["first", "second"])):
+            model.add_adapter(LoraConfig(r=1, lora_alpha=1, target_modules=targets), adapter_name=name)
+    model.set_adapters(list(active), weights=scale)
+    if off:
+        model.disable_lora()
+    pipe = pipeline("work")
+    pipe.update_components(model=model)
+    return pipe
+
+
+def test_other_active_adapters_are_named_and_so_are_other_scales() -> None:
+    assert difference(adapted("a"), adapted("b")) == (
+        "component `model` was `adapters a at 1.0` and is `adapters b at 1.0`"
+    )
+    assert difference(adapted("a"), adapted("a", scale=0.5)) == (
+        "component `model` was `adapters a at 1.0` and is `adapters a at 0.5`"
+    )
+    assert difference(adapted("a"), adapted("a", off=True)) == (
+        "component `model` was `adapters a at 1.0` and is `adapters none`"
+    )
+    assert difference(adapted("a"), adapted("both", "a")).startswith(
+        "component `model` was `adapters a at 1.0` and is `adapters of each layer "
+    )
+
+
+def test_scales_of_adapters_that_are_not_active_make_no_difference() -> None:
+    before, after = adapted("a"), adapted("a")
+    after.model.set_adapters(["a", "b"], weights=0.5)
+    after.model.set_adapters(["a"], weights=1.0)
+    state, memory = saved_run(before, x=1)
+    assert after.resume(memory).result().values == state.values
 
 
 def add_in_place(weight: Any) -> None:
@@ -148,7 +204,7 @@ def test_weights_that_change_in_place_are_noticed(change: Any) -> None:
     pipe.update_components(model=torch.nn.Linear(48, 1000))
     _, memory = saved_run(pipe, x=1)
     change(pipe.model.weight)
-    with pytest.raises(CheckpointMismatchError, match="component `model` was `"):
+    with pytest.raises(CheckpointMismatchError, match=OTHER_WEIGHTS):
         pipe.resume(memory)
 
 

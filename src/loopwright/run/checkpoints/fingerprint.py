@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from loopwright.blocks import ModularPipelineBlocks, walk
+from loopwright.components import adapters
 from loopwright.components.turns import unchanged
 from loopwright.errors import CheckpointMismatchError
 from loopwright.run.checkpoints.checksum import checksum
@@ -22,8 +23,8 @@ __all__ = ["compare", "component_fingerprint", "fingerprint", "weights_digest"]
 
 # attributes of composites that say what the tree says, or say it to readers
 _OF_THE_TREE = ("block_classes", "block_names", "description")
-# where a class, or an entry of a configuration, begins
-_BEGIN = re.compile(r':(?=\w)|[,{] |\{(?=")')
+# where a class, an entry of a configuration, or what else there is of a model begins
+_BEGIN = re.compile(r':(?=\w)|[,{] |\{(?=")| (?=weights |adapters )')
 _lock = threading.Lock()
 _digests: weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = weakref.WeakKeyDictionary()
 
@@ -44,14 +45,33 @@ def fingerprint(pipeline: Any, anew: bool = False) -> dict[str, dict[str, str]]:
 
 
 def component_fingerprint(component: Any, anew: bool = False) -> str:
-    """A component by its class, its configuration and its weights; see `fingerprint`."""
+    """A component by its class, its configuration, its weights, and what is set of its adapters; see `fingerprint`."""
     described = "none" if component is None else class_key(type(component))
     config = getattr(component, "config", None)
     if config is not None:
         described += " " + _plain(config)
     if isinstance(component, torch.nn.Module):
         described += " weights " + weights_digest(component, anew)
+        if adapters.has_adapters(component):
+            described += " adapters " + _active_adapters(component)
     return described
+
+
+def _active_adapters(model: torch.nn.Module) -> str:
+    """The adapters that a model works with, and their scales; by a digest where they are not the same in all layers."""
+    with unchanged(model):
+        layers = adapters.read(model)
+    active = []
+    for names, is_off, scales in layers:
+        named = () if is_off else names if isinstance(names, tuple) else (names,)
+        scale_of = dict(scales)
+        # in the order in which they are added
+        active.append(" + ".join(f"{name} at {scale_of[name]}" for name in named if name in scale_of))
+    # a layer that they all leave alone says nothing
+    found = {*active} - {""} or {"none"}
+    if len(found) == 1:
+        return found.pop()
+    return "of each layer " + hashlib.sha256(json.dumps(active).encode()).hexdigest()[:32]
 
 
 def _block(block: ModularPipelineBlocks) -> str:
@@ -77,9 +97,7 @@ def compare(saved: dict[str, dict[str, str]], now: dict[str, dict[str, str]]) ->
         differences += [f"{kind} `{name}` is new" for name in after if name not in before]
         both = [name for name in before if name in after]
         differences += [
-            f"{kind} `{name}` was {_difference(before[name], after[name])}"
-            for name in both
-            if before[name] != after[name]
+            f"{kind} `{name}` {_difference(before[name], after[name])}" for name in both if before[name] != after[name]
         ]
         order = [name for name in after if name in before]
         if kind == "block" and both != order:
@@ -103,7 +121,9 @@ def _difference(before: str, after: str) -> str:
     # from the beginning of the class or of the entry that differs
     begins = [begin.end() for begin in _BEGIN.finditer(before) if begin.end() <= start]
     start = begins[-1] if begins and start - begins[-1] < 60 else max(0, start - 20)
-    return f"`{before[start : start + 60]}` and is `{after[start : start + 60]}`"
+    if before.startswith("weights ", start) and after.startswith("weights ", start):
+        return "has other weights, or other adapters loaded into it"
+    return f"was `{before[start : start + 60]}` and is `{after[start : start + 60]}`"
 
 
 def _plain(config: Any) -> str:
