@@ -14,6 +14,7 @@ from PIL import Image
 from loopwright.cli import main
 from loopwright.cli.terminal import half_blocks
 from loopwright.diffusion import read_metadata
+from loopwright.diffusion.model_index import EMBEDDED_MODEL
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +174,19 @@ def test_describe_a_workflow_of_the_embedded_model(capsys: pytest.CaptureFixture
     assert "mask_image" not in shown
 
 
+def test_describe_and_check_the_blocks_that_a_model_folder_is_served_with(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe"]) == 0
+    embedded = capsys.readouterr().out
+    assert main(["describe", str(EMBEDDED_MODEL)]) == 0
+    assert capsys.readouterr().out == embedded
+    Path("flux").mkdir()
+    Path("flux/model_index.json").write_text('{"_class_name": "FluxPipeline", "_diffusers_version": "0.42.1"}')
+    assert main(["describe", "flux", "--workflow", "image2image"]) == 0
+    assert "FluxImg2ImgSetTimestepsStep" in capsys.readouterr().out
+    assert main(["check", "flux"]) == 0
+    assert "0 errors" in capsys.readouterr().out
+
+
 # Mistakes: one line on stderr, exit code 2, no file
 
 GENERATE = ["generate", "dog", "--seed", "1", "--steps", "1"]
@@ -255,7 +269,10 @@ MISTAKES: list[tuple[list[str], str]] = [
         "cannot write blocks.html: .html is for --format html, and --format text ends in .txt",
     ),
     (["describe", "-o", "."], ". is a folder; name a file in it, such as picture.txt"),
-    (["describe", "good_blocks"], "'good_blocks' is not of the form module:attribute, such as my_blocks:Denoise"),
+    (
+        ["describe", "good_blocks"],
+        "'good_blocks' is neither a model folder nor of the form module:attribute, such as my_blocks:Denoise",
+    ),
     (["describe", "absent_blocks:Count"], "there is no module absent_blocks, here or installed"),
     (
         ["check", "good_blocks.py:Count"],

@@ -5,13 +5,16 @@ from __future__ import annotations
 import configparser
 import re
 import shlex
+import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from loopwright.cli import app
+from loopwright.server.keys import Keys
 from tests.server.conftest import Start
 from tests.server.live import LiveServer
 
@@ -87,6 +90,28 @@ def test_the_metrics_that_the_guide_names_exist(shared: LiveServer) -> None:
     batched = {"loopwright_batch_forwards", "loopwright_batch_calls"}
     text = shared.http.get("/metrics").text
     assert [name for name in named - batched if f"# TYPE {name} " not in text] == []
+
+
+@pytest.mark.parametrize("has_keys", [False, True])
+def test_what_is_backed_up_as_the_guide_says_is_served_again(start: Start, tmp_path: Path, has_keys: bool) -> None:
+    server = start()
+    secret = Keys(server.data_dir).add("ann") if has_keys else "none"
+    server.http.headers["Authorization"] = f"Bearer {secret}"
+    job = server.submit()
+    server.wait(job)
+    # python has the library, and a machine not always the program
+    script = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).backup(sqlite3.connect(sys.argv[2].split()[1]))"
+    program = f'sqlite3() {{ {shlex.quote(sys.executable)} -c {shlex.quote(script)} "$@"; }}\n'
+    backup, restore = re.findall(r"```text\n((?:install|mv) [^`]*)```", GUIDE)
+    for commands in (backup, restore):
+        subprocess.run(["bash", "-euc", program + commands], cwd=tmp_path, check=True)
+        server.stop()
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+    again = start()
+    again.http.headers["Authorization"] = f"Bearer {secret}"
+    assert again.job(job)["status"] == "succeeded"
+    assert again.http.get(f"/v1/jobs/{job}/result").status_code == 200
+    assert len(Keys(again.data_dir).all()) == has_keys
 
 
 def test_the_unit_and_the_image_run_commands_that_exist() -> None:

@@ -9,6 +9,7 @@ import pytest
 from loopwright.diffusion.model_index import EMBEDDED_MODEL
 from loopwright.errors import InvalidInputError
 from loopwright.server.inputs import PipelineInputs
+from loopwright.server.kinds import kind_of_input
 from loopwright.server.limits import Limits
 from loopwright.server.models import load_model
 
@@ -38,3 +39,21 @@ def test_mistakes_in_the_model_say_what_to_write() -> None:
     with pytest.raises(InvalidInputError) as caught:
         load_model(None, dtype="fp16")
     assert str(caught.value) == "--dtype is 'fp16'; it must be one of float32, bfloat16, float16"
+
+
+def test_what_names_say_of_inputs_without_a_type() -> None:
+    found = {
+        name: (kind_of_input(name, None).carrier, kind_of_input(name, None).many)
+        for name in ("image", "last_image", "mask_image", "images", "video", "image_latents", "image_width", "prompt")
+    }
+    assert found == {
+        "image": ("image", True),
+        "last_image": ("image", True),
+        "mask_image": ("image", False),
+        "images": ("image", True),
+        "video": ("image", True),
+        "image_latents": ("tensor", False),
+        "image_width": ("json", False),
+        "prompt": ("json", False),
+    }
+    assert kind_of_input("image", str).carrier == "json"

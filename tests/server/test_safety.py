@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import stat
 from pathlib import Path
 
@@ -48,6 +49,14 @@ def test_keys_are_kept_as_hashes_and_found_again(tmp_path: Path) -> None:
     assert keys.find(secret) is None
 
 
+def test_keys_that_root_makes_belong_to_the_user_of_the_server(tmp_path: Path) -> None:
+    nobody = 65534 if os.geteuid() == 0 else os.geteuid()
+    os.chown(tmp_path, nobody, -1)
+    Keys(tmp_path).add("ann")
+    written = (tmp_path / "keys.json").stat()
+    assert (written.st_uid, stat.S_IMODE(written.st_mode)) == (nobody, 0o600)
+
+
 def test_mistakes_with_keys_say_what_to_do(tmp_path: Path) -> None:
     keys = Keys(tmp_path)
     keys.add("ann")
@@ -72,6 +81,24 @@ def test_a_server_without_keys_is_not_open_to_the_network(start: Start, tmp_path
         "0.0.0.0 can be reached from other machines, and there is no API key: make one with `loopwright keys add "
         f"NAME --data-dir {tmp_path / 'data'}`, or let everybody in with --open"
     )
+
+
+def test_a_server_that_cannot_have_its_port_leaves_no_folder(start: Start, tmp_path: Path) -> None:
+    taken = httpx.URL(start().url).port
+    with pytest.raises(InvalidInputError, match=f"cannot listen at 127.0.0.1:{taken}: "):
+        start(port=taken, data_dir=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(("mode", "count"), [(0o755, 1), (0o700, 0)])
+def test_a_data_folder_that_others_can_look_into_is_in_the_log(
+    start: Start, tmp_path: Path, lines: io.StringIO, mode: int, count: int
+) -> None:
+    set_up_logs(lines)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(mode)
+    start().stop()
+    assert lines.getvalue().count("data folder is open to other users of this machine: chmod 700") == count
 
 
 def test_each_key_sees_its_own_jobs_and_a_monitor_sees_all(start: Start) -> None:

@@ -15,6 +15,7 @@ import typer
 from loopwright.errors import InvalidInputError, did_you_mean, kind_of
 
 from .arguments import writable_path
+from .notices import silence_notices
 
 __all__ = ["check", "describe", "import_target"]
 
@@ -22,7 +23,9 @@ _SUFFIX_OF = {"text": ".txt", "mermaid": ".mmd", "html": ".html"}
 
 _Target = Annotated[
     str | None,
-    typer.Argument(help="`module:attribute`, a class, an instance or a pipeline; the embedded model if not given."),
+    typer.Argument(
+        help="A model folder, or `module:attribute` of blocks or a pipeline; the embedded model if not given."
+    ),
 ]
 _Workflow = Annotated[str | None, typer.Option(help="Only the blocks of this workflow.")]
 
@@ -102,11 +105,14 @@ def _blocks(target: str | None, workflow: str | None) -> Any:
 
     Raises:
         InvalidInputError: there is no such module or attribute, or it is not blocks.
+        ComponentLoadError: it is a folder, and no model.
     """
     if target is None:
         from loopwright.diffusion.workflows import AutoImageBlocks
 
         found: Any = AutoImageBlocks()
+    elif Path(target).is_dir():
+        found = _of_folder(target)
     else:
         found = import_target(target)
     if isinstance(found, type):
@@ -131,7 +137,9 @@ def import_target(target: str) -> Any:
     """
     module_name, separator, attribute = target.partition(":")
     if not (separator and module_name and attribute):
-        raise InvalidInputError(f"{target!r} is not of the form module:attribute, such as my_blocks:Denoise")
+        raise InvalidInputError(
+            f"{target!r} is neither a model folder nor of the form module:attribute, such as my_blocks:Denoise"
+        )
     # a command has its own folder first on the path, and users have their modules where they are
     sys.path.insert(0, os.getcwd())
     try:
@@ -153,6 +161,21 @@ def import_target(target: str) -> Any:
             )
         found = getattr(found, name)
     return found
+
+
+def _of_folder(folder: str) -> Any:
+    """The blocks, or a pipeline, that a model folder is served with.
+
+    Raises:
+        ComponentLoadError: there is no model in it.
+    """
+    silence_notices()
+    from loopwright.diffusion.loading import has_components_of
+    from loopwright.diffusion.workflows import AutoImageBlocks
+    from loopwright.modular_pipelines import ModularPipeline
+
+    blocks = AutoImageBlocks()
+    return blocks if has_components_of(blocks, folder) else ModularPipeline.from_pretrained(folder)
 
 
 def _instance(target: str, cls: type) -> Any:

@@ -15,6 +15,7 @@ from loopwright.errors import InvalidInputError, did_you_mean
 
 from .display import Display
 from .interruption import CtrlC
+from .notices import silence_notices
 from .request import Request
 from .run_folder import RunFolder
 from .session import Session
@@ -103,13 +104,7 @@ def model_folder(model: Path | None) -> Path:
 
 
 def _pipeline(folder: Path, is_morph: bool) -> ModularPipeline:
-    import diffusers
-    import transformers
-
-    # their notices and bars while loading are not for the reader of this command's output
-    diffusers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    silence_notices()
     from loopwright.diffusion.loading import load_pipeline
     from loopwright.diffusion.morph import MorphBlocks
     from loopwright.diffusion.workflows import AutoImageBlocks

@@ -12,6 +12,7 @@ import typer
 from loopwright.errors import InvalidInputError
 
 from .arguments import check_at_least
+from .notices import silence_notices
 
 __all__ = ["DATA_DIR", "DataDir", "needs_extra", "serve"]
 
@@ -124,12 +125,7 @@ def serve(
 
 def _loaded(model: str | None, device: str | None, dtype: str | None) -> tuple[Any, str]:
     """The pipeline that is served, and its name."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    silence_notices()
     if model is not None and ":" in model and not Path(model).exists():
         from .inspection import import_target
 

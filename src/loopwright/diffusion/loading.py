@@ -13,7 +13,21 @@ from loopwright.modular_pipelines import ModularPipeline, ModularPipelineBlocks
 
 from .model_index import read_model_index
 
-__all__ = ["load_components", "load_pipeline"]
+__all__ = ["has_components_of", "load_components", "load_pipeline"]
+
+
+def has_components_of(blocks: ModularPipelineBlocks, folder: str | Path) -> bool:
+    """Whether a folder has the components that the blocks expect, by their names.
+
+    Args:
+        blocks: the blocks.
+        folder: a folder, with a model in diffusers' layout or without.
+    """
+    try:
+        index = read_model_index(folder)
+    except InvalidInputError:
+        return False
+    return set(blocks.init_pipeline().pretrained_component_names) <= set(index)
 
 
 def load_pipeline(

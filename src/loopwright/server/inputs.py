@@ -14,7 +14,7 @@ from loopwright.check import CALL_OPTIONS
 from loopwright.errors import RequestRefusedError, brief, did_you_mean
 from loopwright.run.request import required_inputs
 from loopwright.server.jobs import Upload
-from loopwright.server.kinds import ANY, Kind, kind_of_hint
+from loopwright.server.kinds import ANY, Kind, kind_of_hint, kind_of_input
 from loopwright.server.limits import Limits
 from loopwright.server.uploads import decoded, listed_tensor, read_image, read_tensor
 
@@ -56,6 +56,7 @@ class PipelineInputs:
     Args:
         blocks: the blocks.
         limits: what a request may ask for.
+        side_multiple: widths and heights must be multiples of it, in pixels.
 
     Attributes:
         kinds: how each input travels, by its name.
@@ -65,14 +66,16 @@ class PipelineInputs:
         outputs: the names of the values that may be asked for.
     """
 
-    def __init__(self, blocks: Any, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, blocks: Any, limits: Limits, side_multiple: int = 1) -> None:
+        self._limits, self._side_multiple = limits, side_multiple
         declared = {param.name: param for param in blocks.inputs if param.name is not None}
         # the values of a group are not declared one by one
         self._groups = {param.kwargs_type for param in blocks.inputs if param.name is None and param.kwargs_type}
         self.has_seed = _GENERATOR in declared
         self._declared = {name: param for name, param in declared.items() if name != _GENERATOR}
-        self.kinds: dict[str, Kind] = {name: _kind(name, param) for name, param in self._declared.items()}
+        self.kinds: dict[str, Kind] = {
+            name: kind_of_input(name, param.type_hint) for name, param in self._declared.items()
+        }
         self.kinds.update((group, kind_of_hint(dict)) for group in self._groups)
         self._needs = required_inputs(blocks)
         self.required = [name for name in self._declared if name in self._needs]
@@ -86,6 +89,10 @@ class PipelineInputs:
     def names(self) -> list[str]:
         """The inputs that a request can give."""
         return [name for name, kind in self.kinds.items() if kind.carrier is not None]
+
+    def takes_image(self, name: str) -> bool:
+        """Whether there is an input of that name, and it is an image."""
+        return name in self.kinds and self.kinds[name].carrier == "image"
 
     def read(self, inputs: Any, files: Mapping[str, Sequence[bytes]] | None = None, where: str = "inputs.") -> Given:
         """The inputs of a request, checked.
@@ -184,6 +191,8 @@ class PipelineInputs:
             most = self._most(name)
             if most is not None and schema.get("type") == "integer":
                 schema.update(minimum=1, maximum=most)
+                if name in _SIDES and self._side_multiple > 1:
+                    schema["multipleOf"] = self._side_multiple
             if _PROMPT in name and schema.get("type") == "string":
                 several = {"type": "array", "items": schema, "minItems": 1, "maxItems": limits.images}
                 schema = {"anyOf": [schema, several]}
@@ -243,9 +252,10 @@ class PipelineInputs:
     def _take_files(self, given: Given, name: str, parts: Sequence[bytes], where: str) -> None:
         kind = self.kinds[name]
         if kind.carrier not in ("image", "tensor"):
-            raise RequestRefusedError(
-                f"`{name}` is a file; it must be {kind.says}, in the JSON", code="invalid_type", param=where + name
-            )
+            must = "in the JSON, as its block does not declare it as an image or a tensor"
+            if kind is not ANY:
+                must = f"{kind.says}, in the JSON"
+            raise RequestRefusedError(f"`{name}` is a file; it must be {must}", code="invalid_type", param=where + name)
         if len(parts) > 1 and not kind.many:
             raise RequestRefusedError(
                 f"`{name}` is given {len(parts)} times; it must be one", code="given_twice", param=where + name
@@ -289,6 +299,14 @@ class PipelineInputs:
                     code="out_of_range",
                     param=where + name,
                 )
+            if name in _SIDES and isinstance(value, int) and value % self._side_multiple:
+                raise RequestRefusedError(
+                    f"`{name}` is {value}; it must be a multiple of {self._side_multiple} pixels, as the model has no "
+                    f"other sizes",
+                    status=422,
+                    code="out_of_range",
+                    param=where + name,
+                )
             for text in _texts(value):
                 if len(text) > limits.text_characters:
                     raise too_much(name, f"has {len(text)} characters; at most {limits.text_characters} are taken")
@@ -311,10 +329,6 @@ class PipelineInputs:
                 code="too_large",
                 param=where + _PROMPT,
             )
-
-
-def _kind(name: str, param: Any) -> Kind:
-    return ANY if param.type_hint is None else kind_of_hint(param.type_hint)
 
 
 def _is_several_texts(name: str, kind: Kind, value: Any) -> bool:

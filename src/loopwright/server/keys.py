@@ -136,6 +136,10 @@ class Keys:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         LocalFolder(self._path.parent).write(self._path.name, json.dumps(record, indent=2).encode())
         self._path.chmod(0o600)
+        if os.name == "posix" and os.geteuid() == 0:
+            # the server may run as another user, whose folder it is then
+            folder = self._path.parent.stat()
+            os.chown(self._path, folder.st_uid, folder.st_gid, follow_symlinks=False)
 
 
 def _hash(secret: str) -> str:

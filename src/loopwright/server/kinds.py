@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-__all__ = ["ANY", "Kind", "kind_of_hint"]
+__all__ = ["ANY", "Kind", "kind_of_hint", "kind_of_input"]
 
 Schema = dict[str, Any]
 # says why a value is not of the kind, or None if it is
@@ -62,6 +62,32 @@ _NULL = _simple("null", "null", type(None))
 _IMAGE = Kind("image", {"type": "string"}, "an image", _accepts("an image", str))
 _TENSOR = Kind("tensor", {"type": "array", "items": {}}, "a tensor", _accepts("a tensor", list))
 _SIMPLE = {str: _TEXT, int: _INTEGER, float: _NUMBER, bool: _BOOLEAN, type(None): _NULL, Any: ANY, None: ANY}
+
+
+def kind_of_input(name: str, hint: Any) -> Kind:
+    """How the values of an input travel: as its type says, or its name, if it is declared without a type.
+
+    Many blocks of diffusers declare `image` or `width` without one. These names always mean the same there:
+
+    - `image` and `..._image`: an image, or a list of them; of a `mask` one.
+    - `images`, `..._images` and `video`: a list of images.
+    - `latents`, `..._latents` and `..._embeds`: a tensor.
+    - `width`, `height` and `num_...`: a whole number.
+
+    Args:
+        name: the name of the input.
+        hint: its type hint; None if it has none.
+    """
+    if hint is not None:
+        return kind_of_hint(hint)
+    if name in ("width", "height") or name.startswith("num_"):
+        return _INTEGER
+    last = name.rpartition("_")[2]
+    if last == "image":
+        return _IMAGE if "mask" in name else _listed(_IMAGE)
+    if last in ("images", "video"):
+        return _listed(_IMAGE)
+    return _TENSOR if last in ("latents", "embeds") else ANY
 
 
 def kind_of_hint(hint: Any) -> Kind:

@@ -37,18 +37,11 @@ def load_model(name: str | None, device: str | None = None, dtype: str | None = 
 
 def _own(folder: Path, dtype: Any) -> ModularPipeline | None:
     """A pipeline of our own blocks, if the folder is one that the command line takes as well."""
-    from loopwright.diffusion.loading import load_pipeline
-    from loopwright.diffusion.model_index import read_model_index
+    from loopwright.diffusion.loading import has_components_of, load_pipeline
     from loopwright.diffusion.workflows import AutoImageBlocks
 
-    if not (folder / "model_index.json").is_file():
-        return None
-    try:
-        read_model_index(folder)
-        return load_pipeline(AutoImageBlocks(), folder, dtype=dtype)
-    except InvalidInputError:
-        # components of another family
-        return None
+    blocks = AutoImageBlocks()
+    return load_pipeline(blocks, folder, dtype=dtype) if has_components_of(blocks, folder) else None
 
 
 def _by_index(name: str, dtype: Any) -> ModularPipeline:

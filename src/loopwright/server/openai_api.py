@@ -195,7 +195,7 @@ class _Wanted:
 
     def _require_known(self, context: Context, kind: str, body: dict[str, Any], files: dict[str, list[bytes]]) -> None:
         taken = context.inputs.names
-        if kind == _EDIT and not {"image", "mask_image"} <= set(taken):
+        if kind == _EDIT and not context.inputs.takes_image("image"):
             raise RequestRefusedError(
                 f"the model {context.model} cannot edit images", status=404, code="not_supported", param="model"
             )
@@ -208,7 +208,8 @@ class _Wanted:
                 raise RequestRefusedError(
                     f"unknown parameter `{shown}`{did_you_mean(name, known)}", code="unknown_parameter", param=shown
                 )
-        parts = ["image", "mask", *(name for name in known if name in taken)]
+        masks = ["mask"] if context.inputs.takes_image("mask_image") else []
+        parts = ["image", *masks, *(name for name in known if name in taken)]
         for name in files:
             if name not in parts:
                 shown = brief(name)[1:-1]

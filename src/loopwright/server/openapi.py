@@ -314,7 +314,7 @@ def _openai_paths(context: Context) -> Schema:
             requestBody={"required": True, "content": _json(generation, example={"prompt": "red apple"})},
         )
     }
-    if {"image", "mask_image"} <= set(context.inputs.names):
+    if context.inputs.takes_image("image"):
         file = {"type": "string", "contentMediaType": "application/octet-stream"}
         form = {
             **generation,
@@ -322,7 +322,7 @@ def _openai_paths(context: Context) -> Schema:
                 **_of_form(generation["properties"]),
                 **{name: file for name in generation["properties"] if name in kinds and kinds[name].carrier != "json"},
                 "image": file,
-                "mask": file,
+                **({"mask": file} if context.inputs.takes_image("mask_image") else {}),
             },
             "required": ["prompt", "image"],
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -106,14 +107,15 @@ class Server:
             StorageError: the data folder cannot be used.
         """
         settings = self._settings
-        with _own_folder(settings.data_dir):
+        # the address first: a server that cannot have it leaves no folder behind
+        with _listening(settings.host, settings.port) as listening, _own_folder(settings.data_dir):
             keys = Keys(settings.data_dir)
             if not (settings.host in _LOOPBACK or settings.is_open or keys.all()):
                 raise InvalidInputError(
                     f"{settings.host} can be reached from other machines, and there is no API key: make one with "
                     f"`loopwright keys add NAME --data-dir {settings.data_dir}`, or let everybody in with --open"
                 )
-            with _listening(settings.host, settings.port) as listening, _batched(self._pipeline, settings) as runs:
+            with _batched(self._pipeline, settings) as runs:
                 context, store = _context(runs, settings, keys)
                 self._http = _HttpServer(context, settings, self._ready)
                 # loading the models has used them; from now on this thread has no work for them
@@ -135,6 +137,9 @@ def _own_folder(path: Path) -> Iterator[None]:
         # prompts and pictures are for nobody else on this machine
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            # that of an operator may be so on purpose
+            log("data folder is open to other users of this machine: chmod 700", logging.WARNING, folder=str(path))
     except OSError as error:
         raise StorageError(f"the data folder {path} cannot be used: {error.strerror}") from error
     try:
@@ -162,8 +167,12 @@ def _listening(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         # named, as asyncio sends small packets at once only where it knows that it is TCP
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except OSError:
+            listening.close()
+            raise
     except OSError as error:
         raise InvalidInputError(f"cannot listen at {host}:{port}: {error.strerror or error}") from error
     return listening
@@ -184,7 +193,7 @@ def _context(pipeline: Any, settings: ServerSettings, keys: Keys) -> tuple[Conte
         log("database was damaged and is made again from the folders of the jobs", damaged=str(store.was_damaged))
     folders = JobFolders(settings.data_dir / "jobs")
     service = JobService(folders, store, hub, metrics, limits, settings.keeping, settings.slots)
-    inputs = PipelineInputs(pipeline.blocks, limits)
+    inputs = PipelineInputs(pipeline.blocks, limits, _side_multiple(pipeline))
     runner = Runner(
         service,
         pipeline,
@@ -208,6 +217,18 @@ def _context(pipeline: Any, settings: ServerSettings, keys: Keys) -> tuple[Conte
     )
     _show(context, pipeline, store)
     return context, store
+
+
+def _side_multiple(pipeline: Any) -> int:
+    """Of what a width or a height is a multiple, in pixels: the side of what one value of the latents stands for.
+
+    Models of some families need a multiple of twice that, or more, which only their blocks know.
+    """
+    for name in ("vae_scale_factor", "vae_scale_factor_spatial"):
+        factor = getattr(pipeline, name, None)
+        if isinstance(factor, int) and factor > 0:
+            return factor
+    return 1
 
 
 def _show(context: Context, pipeline: Any, store: Store) -> None:
