@@ -46,6 +46,7 @@ from loopwright.run.exclusive import needs_exclusive
 from loopwright.run.request import check_output, start_state
 from loopwright.run.resuming import branched, resumed
 from loopwright.run.tokenizers import one_encoding_at_a_time
+from loopwright.specs import ComponentSpec
 from loopwright.specs.repository import HUB_OPTIONS
 from loopwright.state import PipelineState
 
@@ -197,6 +198,9 @@ class ModularPipeline(ComponentOwner):
 
     def _names_in_workflow(self, workflow: str) -> set[str]:
         return {name for name in self._blocks.get_workflow(workflow).component_names if name is not None}
+
+    def _declared_spec(self, name: str) -> ComponentSpec:
+        return next(spec for spec in self._blocks.expected_components if spec.name == name)
 
     # Blocks
 

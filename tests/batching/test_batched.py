@@ -7,13 +7,14 @@ import copy
 import threading
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
 from loopwright import Checkpoint, ModularPipeline
 from loopwright.batching import batched
 from loopwright.diffusion import embedded_pipeline
-from loopwright.errors import DefinitionError, InvalidInputError, RunCancelledError, RunStateError
+from loopwright.errors import DefinitionError, InvalidInputError, RunCancelledError, RunStateError, UnknownInputError
 from tests.batching.blocks import Gathered, pipeline, row
 from tests.bridge.families.case import mask, picture
 from tests.run.blocks import PATIENCE, Turnstile, in_threads
@@ -272,6 +273,7 @@ def test_batches_that_end_in_the_order_in_which_they_began_leave_the_model_as_it
         ({"memory_budget": True}, "`memory_budget` is True"),
         ({"prove_every": "often"}, "`prove_every` is 'often'"),
         ({"deterministic": 1}, "`deterministic` is 1; it must be True or False"),
+        ({"memory_budget": "lots"}, "`memory_budget` is 'lots'; it must be a number of bytes, or text, such as '3GB'"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], message: str) -> None:
@@ -279,9 +281,57 @@ def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], messag
         batched(pipeline(lambda x: x), **options)
 
 
+def test_an_option_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UnknownInputError) as caught:
+        batched(pipeline(lambda x: x), max_bach=8)
+    assert str(caught.value) == "`batched` takes no `max_bach`, did you mean `max_batch`?"
+
+
+def test_a_budget_may_be_text() -> None:
+    with batched(pipeline(lambda x: x), memory_budget="1GB") as b:
+        assert b(x=row(1), output="x") is not None
+
+
 def test_what_is_no_pipeline_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="`pipe` is an int; it must be a pipeline"):
         batched(1)
+
+
+@pytest.mark.parametrize("name", ["DDPMPipeline", "ModularPipeline"])
+def test_a_pipeline_of_diffusers_is_refused_with_what_makes_it_ours(name: str) -> None:
+    theirs = getattr(diffusers, name)
+    pipe = theirs(diffusers.FluxAutoBlocks()) if name == "ModularPipeline" else theirs(None, None)
+    with pytest.raises(InvalidInputError) as caught:
+        batched(pipe)
+    assert str(caught.value) == (
+        f"`pipe` is a {name} of diffusers; make it one of ours: `batched(from_diffusers(pipe))`, with `from "
+        f"loopwright.bridge import from_diffusers`"
+    )
+
+
+def test_it_is_a_context_and_says_so() -> None:
+    unopened = batched(pipeline(lambda x: x))
+    for use in (lambda: unopened(x=row(1)), lambda: unopened.start(x=row(1)), lambda: unopened.client("one")):
+        with pytest.raises(
+            RunStateError, match=r"^`batched\(pipe\)` is a context: `with batched\(pipe\) as b: b\(...\)`"
+        ):
+            use()
+
+    async def opened() -> None:
+        async with unopened:
+            pass
+
+    with pytest.raises(RunStateError, match="a plain `with` is right in coroutines too"):
+        asyncio.run(opened())
+    with pytest.raises(AttributeError):
+        unopened.strat  # noqa: B018
+
+
+def test_a_client_is_not_made_after_the_batch() -> None:
+    with batched(pipeline(lambda x: x)) as b:
+        assert repr(b.client).startswith("<function client at")
+    with pytest.raises(RunStateError, match="is over: call the pipeline itself"):
+        b.client("one")
 
 
 def test_a_component_whose_name_a_batched_pipeline_needs_is_refused() -> None:

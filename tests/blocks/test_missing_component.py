@@ -89,6 +89,23 @@ def test_one_that_has_no_place_to_come_from_is_to_be_given() -> None:
     )
 
 
+def test_one_that_only_another_block_declares_is_named_too() -> None:
+    class Borrows(ModularPipelineBlocks):
+        def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+            return helper(components.net), state
+
+    class Declares(ModularPipelineBlocks):
+        expected_components = [ComponentSpec("net"), ComponentSpec("other")]
+
+    pipe = SequentialPipelineBlocks.from_blocks_dict({"borrows": Borrows, "declares": Declares}).init_pipeline()
+    with pytest.raises(MissingComponentError) as caught:
+        pipe()
+    assert str(caught.value) == (
+        "`Borrows` works with the component `net`, which is not loaded: `pipe.update_components(net=...)`"
+    )
+    assert caught.value.loopwright.path == "borrows"  # type: ignore[attr-defined]
+
+
 def test_something_else_that_is_none_keeps_its_error_with_a_note() -> None:
     def fails(components: Any) -> Any:
         found = {"net": components.net}.get("unet")

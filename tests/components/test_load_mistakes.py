@@ -132,6 +132,13 @@ def blank() -> Any:
     return from_diffusers(diffusers.FluxAutoBlocks()).init_pipeline()
 
 
+def replaced() -> Any:
+    """A pipeline whose transformer is another one than the blocks name."""
+    pipe = blank()
+    pipe.update_components(transformer=torch.nn.Linear(1, 1))
+    return pipe
+
+
 VAE = "component `vae` (AutoencoderKL) could not be loaded from {folder}/vae: "
 TRANSFORMER = "component `transformer` (FluxTransformer2DModel) could not be loaded from {folder}/transformer: "
 ENCODER = "component `text_encoder` (CLIPTextModel) could not be loaded from {folder}/text_encoder: "
@@ -557,6 +564,18 @@ MISTAKES = [
         load=lambda folder: blank().update_components(scheduler=torch.nn.Linear(1, 1)),
     ),
     Mistake(
+        "an autoencoder in place of a transformer",
+        "component `transformer` cannot be an `AutoencoderKL`, which is an autoencoder, where the blocks expect a "
+        "denoiser, `FluxTransformer2DModel`: give one of that kind",
+        load=lambda folder: blank().update_components(transformer=flux.components()["vae"]),
+    ),
+    Mistake(
+        "a scheduler in place of a transformer that was replaced",
+        "component `transformer` cannot be a `DDIMScheduler`, which is a scheduler, where the blocks expect a model, "
+        "`FluxTransformer2DModel`: give one of that kind",
+        load=lambda folder: replaced().update_components(transformer=diffusers.DDIMScheduler()),
+    ),
+    Mistake(
         "a folder in place of a component",
         "component `vae` cannot be the PosixPath '{folder}/vae': to load it from a repository or a folder, write "
         "`pipe.update_components(vae=ComponentSpec('vae', AutoencoderKL, repo='{folder}/vae'))`",
@@ -582,3 +601,15 @@ def test_a_mistake_is_named(mistake: Mistake, whole: Path, tmp_path: Path) -> No
     expected, cut, _ = mistake.message.partition("...")
     assert said == expected if not cut else said.startswith(expected)
     assert type(caught.value) is mistake.error
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, torch.nn.Sequential])
+def test_another_class_of_the_same_kind_and_a_wrapped_one_are_taken(wrap: Callable[[Any], Any]) -> None:
+    pipe = blank()
+    other = wrap(
+        diffusers.UNet2DModel(
+            block_out_channels=(8,), down_block_types=["DownBlock2D"], norm_num_groups=2, up_block_types=["UpBlock2D"]
+        )
+    )
+    pipe.update_components(transformer=other, vae=wrap(diffusers.AutoencoderTiny()))
+    assert pipe.transformer is other

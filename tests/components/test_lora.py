@@ -13,7 +13,7 @@ from peft.utils import get_peft_model_state_dict
 
 import loopwright
 from loopwright.bridge import from_diffusers
-from loopwright.errors import ComponentSaveError
+from loopwright.errors import ComponentSaveError, MissingComponentError
 from tests.bridge.families import flux
 from tests.components.test_saving import inputs
 
@@ -79,3 +79,21 @@ def test_a_model_with_adapters_is_saved_once_they_are_a_part_of_it(pipe: Any, ad
     saved, fused = again.transformer.state_dict(), pipe.transformer.state_dict()
     assert saved.keys() == fused.keys()
     assert all(torch.equal(saved[name], fused[name]) for name in saved)
+
+
+def test_adapters_of_a_model_that_is_not_loaded_say_so(pipe: Any, adapter: Path) -> None:
+    pipe.update_components(transformer=None)
+    with pytest.raises(MissingComponentError) as caught:
+        pipe.load_lora_weights(adapter)
+    assert str(caught.value) == (
+        "`load_lora_weights` works with the component `transformer`, which is not loaded: "
+        "`pipe.update_components(transformer=...)`"
+    )
+    pipe.update_components(transformer=flux.components()["transformer"], text_encoder=None)
+    pipe.load_lora_weights(adapter)
+    assert pipe.get_active_adapters() == ["default_0"]
+
+
+def test_a_misspelt_method_is_suggested(pipe: Any) -> None:
+    with pytest.raises(AttributeError, match="did you mean `load_lora_weights`"):
+        pipe.load_lora_weigths("style")

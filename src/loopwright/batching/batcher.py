@@ -142,10 +142,10 @@ class Batcher:
         Raises:
             RunStateError: the batch is over.
         """
-        self._require_open()
+        self.require_open()
         return Member(self, view, control, client)
 
-    def _require_open(self) -> None:
+    def require_open(self) -> None:
         if self._is_over:
             raise RunStateError("the `with batched(...)` that this pipeline is from is over: call the pipeline itself")
 
@@ -183,7 +183,7 @@ class Batcher:
         """
         with self._changed:
             if member not in self._members:
-                self._require_open()
+                self.require_open()
                 self._members.add(member)
 
     def leave(self, member: Member) -> None:

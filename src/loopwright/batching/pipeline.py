@@ -7,16 +7,27 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from accelerate.utils.modeling import convert_file_size_to_int
 
 from loopwright.batching.admission import Client
 from loopwright.batching.batcher import Batcher
 from loopwright.batching.member import Member
 from loopwright.batching.memory import RunMemory
-from loopwright.errors import DefinitionError, InvalidInputError, kind_of
+from loopwright.errors import (
+    DefinitionError,
+    InvalidInputError,
+    RunStateError,
+    UnknownInputError,
+    did_you_mean,
+    kind_of,
+)
 from loopwright.pipeline import ModularPipeline
 from loopwright.run.memory import memory_gauge
 
 __all__ = ["batched"]
+
+_OPTIONS = ("max_batch", "max_active", "deterministic", "memory_budget", "prove_every")
+_A_CONTEXT = "`batched(pipe)` is a context: `with batched(pipe) as b: b(...)`"
 
 
 class batched(AbstractContextManager[Any]):
@@ -33,12 +44,13 @@ class batched(AbstractContextManager[Any]):
         deterministic: whether the bits of a result depend on its request alone, not on what else runs. Forwards of
             models in loops then always have as many rows as `max_batch` calls, which costs that much for a request that
             runs alone; other models are called for each run by itself.
-        memory_budget: how many bytes all runs together may take beside the models: as many runs begin as fit, by what
-            runs were measured to take. None for no limit.
+        memory_budget: how many bytes all runs together may take beside the models, or text, as "3GB": as many runs
+            begin as fit, by what runs were measured to take. None for no limit.
         prove_every: after how many merged forwards of a kind their results are compared with separate ones again.
 
     Raises:
         InvalidInputError: one of these cannot be used.
+        UnknownInputError: there is no such option.
     """
 
     def __init__(
@@ -48,11 +60,16 @@ class batched(AbstractContextManager[Any]):
         max_active: int | None = None,
         deterministic: bool = False,
         *,
-        memory_budget: int | None = None,
+        memory_budget: int | str | None = None,
         prove_every: int = 1000,
+        **unknown: Any,
     ) -> None:
+        for name in unknown:
+            raise UnknownInputError(f"`batched` takes no `{name}`{did_you_mean(name, _OPTIONS)}")
         if not isinstance(pipe, ModularPipeline):
-            raise InvalidInputError(f"`pipe` is {kind_of(pipe)}; it must be a pipeline: `blocks.init_pipeline()`")
+            raise InvalidInputError(_no_pipeline(pipe))
+        if isinstance(memory_budget, str):
+            memory_budget = _bytes(memory_budget)
         _require_count("max_batch", max_batch)
         _require_count("prove_every", prove_every)
         for name, count in (("max_active", max_active), ("memory_budget", memory_budget)):
@@ -70,6 +87,20 @@ class batched(AbstractContextManager[Any]):
             deterministic,
             prove_every,
         )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise RunStateError(_A_CONTEXT)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not (name in ("client", "report") or hasattr(self._pipe, name)):
+            raise AttributeError(f"'batched' object has no attribute '{name}'", name=name, obj=self)
+        raise RunStateError(_A_CONTEXT)
+
+    async def __aenter__(self) -> Any:
+        raise RunStateError(f"{_A_CONTEXT}; a plain `with` is right in coroutines too")
+
+    async def __aexit__(self, *_: Any) -> None:
+        """Is never reached."""
 
     def __enter__(self) -> Any:
         pipeline = _for_client(self._pipe, self._batcher, Client())
@@ -93,24 +124,30 @@ class _Batch:
         return self._batcher.presence(view, control, self._client)
 
 
-def _for_client(pipe: Any, batcher: Batcher, client: Client) -> Any:
+def _for_client(pipe: Any, batcher: Batcher, whose: Client) -> Any:
     """The pipeline whose runs belong to a batch."""
 
-    def of_client(name: str, priority: int = 0) -> Any:
+    def client(name: str, priority: int = 0) -> Any:
         """The pipeline for one client.
 
         Args:
             name: the client. Among runs of equal priority, each client gets its turn.
             priority: runs of a higher one begin first.
+
+        Raises:
+            InvalidInputError: one of these cannot be used.
+            RunStateError: the batch is over.
         """
+        batcher.require_open()
         if not isinstance(name, str):
             raise InvalidInputError(f"the name of a client is {name!r}; it must be a string")
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise InvalidInputError(f"`priority` is {priority!r}; it must be a whole number")
         return _for_client(pipe, batcher, Client(name, priority))
 
+    client.__qualname__ = "client"
     view = pipe._view()
-    for name, value in {"client": of_client, "report": batcher.report, "_batch": _Batch(batcher, client)}.items():
+    for name, value in {"client": client, "report": batcher.report, "_batch": _Batch(batcher, whose)}.items():
         if name in pipe._component_specs or name in pipe._config_specs:
             raise DefinitionError(
                 f"a block of this pipeline expects a component or configuration value `{name}`, which is what a "
@@ -118,6 +155,29 @@ def _for_client(pipe: Any, batcher: Batcher, client: Client) -> Any:
             )
         view.__dict__[name] = value
     return view
+
+
+def _no_pipeline(given: Any) -> str:
+    """What to tell somebody who gave what is no pipeline of ours."""
+    kind = kind_of(given)
+    if not isinstance(given, type) and any(
+        cls.__module__.startswith(("diffusers.pipelines.", "diffusers.modular_pipelines."))
+        for cls in type(given).__mro__
+    ):
+        return (
+            f"`pipe` is {kind} of diffusers; make it one of ours: `batched(from_diffusers(pipe))`, with `from "
+            f"loopwright.bridge import from_diffusers`"
+        )
+    return f"`pipe` is {kind}; it must be a pipeline: `blocks.init_pipeline()`"
+
+
+def _bytes(budget: str) -> int:
+    try:
+        return convert_file_size_to_int(budget)  # type: ignore[no-any-return]
+    except ValueError:
+        raise InvalidInputError(
+            f"`memory_budget` is {budget!r}; it must be a number of bytes, or text, such as '3GB'"
+        ) from None
 
 
 def _require_count(name: str, value: Any) -> None:

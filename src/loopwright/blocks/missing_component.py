@@ -20,27 +20,29 @@ _OF_ONE_VALUE = frozenset({"BEFORE_WITH", "GET_ITER", "LOAD_ATTR", "LOAD_METHOD"
 def missing_component(error: Exception, block: ModularPipelineBlocks, components: Any) -> Exception:
     """The error to raise for one about None.
 
-    Where the expression that was None is a component of the block (`components.vae`, or a variable `vae`), that it is
-    not there is what is wrong. A component may be None, and another thing may be None as well: elsewhere the error
-    stays what it is, with a note of what is not loaded.
+    Where the expression that was None is a component (`components.vae`, or a variable `vae`), that it is not there is
+    what is wrong; blocks also work with components that only others declare. A component may be None, and another thing
+    may be None as well: elsewhere the error stays what it is, with a note of what is not loaded.
 
     Args:
         error: an `AttributeError` or a `TypeError` about None that came out of the block.
         block: the block.
         components: what the block was called with.
     """
+    specs = getattr(components, "_component_specs", {})
     missing = [str(name) for name in block.component_names if name and getattr(components, name, None) is None]
+    name = _name_of_none(error)
+    if name is not None and name not in missing and name in specs and getattr(components, name, None) is None:
+        missing = [name, *missing]
     if not missing:
         return error
-    given = f"`pipe.update_components({', '.join(f'{name}=...' for name in missing)})`"
-    name = _name_of_none(error)
+    given = f"`pipe.update_components({', '.join(f'{each}=...' for each in missing)})`"
     if name not in missing:
         listed = ", ".join(f"`{each}`" for each in missing)
         what = f"the component {listed} is" if len(missing) == 1 else f"the components {listed} are"
         error.add_note(f"{what} not loaded: {given}")
         return error
-    spec = getattr(components, "_component_specs", {}).get(name)
-    loaded = "`pipe.load_components()`, or " if getattr(spec, "pretrained_model_name_or_path", None) else ""
+    loaded = "`pipe.load_components()`, or " if getattr(specs.get(name), "pretrained_model_name_or_path", None) else ""
     explained = MissingComponentError(
         f"`{type(block).__name__}` works with the component `{name}`, which is not loaded: {loaded}{given}"
     )

@@ -6,6 +6,8 @@ blocks, that comes first, then what is ours.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import diffusers
@@ -14,7 +16,7 @@ from diffusers.pipelines.auto_pipeline import _get_model
 
 from loopwright.bridge.declarations import converted
 from loopwright.components import Origin
-from loopwright.errors import BlockTypeError
+from loopwright.errors import BlockTypeError, MissingComponentError
 from loopwright.pipeline import ModularPipeline
 
 __all__ = ["bridged_pipeline", "bridged_pipeline_class", "modular_class_of", "pipeline_class_of_family"]
@@ -33,8 +35,29 @@ def bridged_pipeline_class(cls: type[Any]) -> type[Any]:
 
 
 def _bridged_pipeline_class(cls: type[Any]) -> type[Any]:
-    body = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    body: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    if hasattr(cls, "load_lora_weights"):
+        body["load_lora_weights"] = _loading_adapters(cls.load_lora_weights)
     return type(cls.__name__, (cls, _Pipeline), body)
+
+
+def _loading_adapters(load: Callable[..., Any]) -> Callable[..., Any]:
+    """diffusers' `load_lora_weights`, which says it when a model that the adapters are for is not loaded."""
+
+    @wraps(load)
+    def load_lora_weights(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(self, *args, **kwargs)
+        except AttributeError as error:
+            missing = next((name for name in self._lora_loadable_modules if getattr(self, name, None) is None), None)
+            if missing is None or "'NoneType' object" not in str(error):
+                raise
+            raise MissingComponentError(
+                f"`load_lora_weights` works with the component `{missing}`, which is not loaded: "
+                f"`pipe.update_components({missing}=...)`"
+            ) from error
+
+    return load_lora_weights
 
 
 def pipeline_class_of_family(model_name: str | None) -> type[Any]:

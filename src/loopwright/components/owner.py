@@ -6,6 +6,7 @@ import gc
 import warnings
 from copy import deepcopy
 from dataclasses import replace
+from difflib import get_close_matches
 from os import PathLike
 from typing import Any, Self
 
@@ -109,7 +110,7 @@ class ComponentOwner(StoredComponents):
             if name not in self._component_specs and name not in self._config_specs:
                 raise UnknownComponentError(self._unknown_component(name))
             if name in self._component_specs:
-                _require_component(name, given, self._component_specs[name])
+                _require_component(name, given, self._declared_spec(name))
         components: dict[str, Any] = {}
         specs: dict[str, ComponentSpec] = {}
         for name, given in kwargs.items():
@@ -180,6 +181,10 @@ class ComponentOwner(StoredComponents):
         """The names of the components that the blocks of a workflow work with."""
         raise NotImplementedError
 
+    def _declared_spec(self, name: str) -> ComponentSpec:
+        """The spec of a component as the blocks declare it, whatever stands there now."""
+        raise NotImplementedError
+
     def _updated_spec(self, name: str, component: Any) -> ComponentSpec:
         current = self._component_specs[name]
         if component is None:
@@ -218,7 +223,8 @@ class ComponentOwner(StoredComponents):
         if not name.startswith("_"):
             known = [*attributes.get("_component_specs", ()), *attributes.get("_config_specs", ())]
             listed = ", ".join(f"`{component}`" for component in known)
-            hint = f"{did_you_mean(name, known)}; " + (
+            meant = did_you_mean(name, known) or _method_meant(name, type(self))
+            hint = f"{meant}; " + (
                 f"its components and configuration values are {listed}" if known else "its blocks expect no components"
             )
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'{hint}", name=name, obj=self)
@@ -296,6 +302,12 @@ class ComponentOwner(StoredComponents):
         for module in self._modules():
             module.to(*args, **kwargs)
         return self
+
+
+def _method_meant(name: str, cls: type) -> str:
+    """The end of a message: the method that is spelled nearly so. Fast, as blocks ask for what may not be there."""
+    match = get_close_matches(name, [each for each in dir(cls) if not each.startswith("_")], n=1, cutoff=0.8)
+    return f", did you mean `{match[0]}`?" if match else ""
 
 
 def _warn_of_missing(names: list[str]) -> None:

@@ -18,6 +18,7 @@ from loopwright.run.control import Control
 from loopwright.run.driver import Frame, LoopDriver
 from loopwright.run.event import Event
 from loopwright.run.exclusive import Exclusive
+from loopwright.run.generators import drawing_from
 from loopwright.run.memory import memory_gauge
 from loopwright.run.model_calls import watched_models
 from loopwright.run.modes import ThreadModes
@@ -65,6 +66,8 @@ class Execution:
         self.view._driver = self.driver
         self.view.__dict__.pop("_interrupt", None)
         self._pipeline = pipeline
+        # a block that calls a pipeline may hand on the generator of its run, and waits
+        self._is_nested = current_driver.get() is not None
         # None stands for the innermost loop
         self._stops: set[str | None] = set()
         self._callbacks = options.callbacks
@@ -125,6 +128,7 @@ class Execution:
             with (
                 nullcontext() if self._recorder is None else self._recorder.active(),
                 torch.no_grad(),
+                nullcontext() if self._is_nested else drawing_from(self.driver.state.values.values()),
                 nullcontext() if self._presence is None else self._presence.active(),
                 watched_models(self.view, self._before_model),
                 one_encoding_at_a_time(self.view._uncopied_components()),

@@ -86,6 +86,11 @@ def test_a_renamed_block_is_gone_and_new() -> None:
     assert found == "block `loop.double` is gone; block `loop.twice` is new"
 
 
+def test_of_many_blocks_that_are_gone_one_is_named() -> None:
+    found = difference(pipeline(*"abcd", **dict.fromkeys("abcd", Double)), pipeline("twice", twice=Double))
+    assert found == "4 blocks are gone, the first is `loop.a`; block `loop.twice` is new"
+
+
 def test_a_block_of_another_class_is_named_with_both() -> None:
     found = difference(pipeline("double"), pipeline("double", double=AddOne))
     assert found.startswith("block `loop.double` was `Double ")

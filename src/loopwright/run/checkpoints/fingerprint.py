@@ -93,8 +93,8 @@ def compare(saved: dict[str, dict[str, str]], now: dict[str, dict[str, str]]) ->
     differences = []
     for kind in now:
         before, after = saved.get(kind, {}), now[kind]
-        differences += [f"{kind} `{name}` is gone" for name in before if name not in after]
-        differences += [f"{kind} `{name}` is new" for name in after if name not in before]
+        differences += _each(kind, [name for name in before if name not in after], "gone")
+        differences += _each(kind, [name for name in after if name not in before], "new")
         both = [name for name in before if name in after]
         differences += [
             f"{kind} `{name}` {_difference(before[name], after[name])}" for name in both if before[name] != after[name]
@@ -107,6 +107,13 @@ def compare(saved: dict[str, dict[str, str]], now: dict[str, dict[str, str]]) ->
             f"the run was saved in another pipeline and would not go on as it began: {'; '.join(differences)}; "
             f"resume it in a pipeline as it was then, or begin a new run"
         )
+
+
+def _each(kind: str, names: list[str], what: str) -> list[str]:
+    """What became of some parts; of many, such as those of other workflows, only how many there are."""
+    if len(names) > 3:
+        return [f"{len(names)} {kind}s are {what}, the first is `{names[0]}`"]
+    return [f"{kind} `{name}` is {what}" for name in names]
 
 
 def _listed(names: list[str]) -> str:
