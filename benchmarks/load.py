@@ -1,5 +1,7 @@
 """The load generator: a process of its own that sends requests to a server and writes down what it gets, as JSON.
 
+It also says how many seconds of a processor it took itself.
+
 python -m benchmarks.load URL PLAN.json
 """
 
@@ -67,7 +69,9 @@ async def main() -> None:
     how = {"saturate": saturate, "arrive": arrive, "one by one": one_by_one}[plan["how"]]
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits) as client:
-        print(json.dumps(await how(client, plan)))
+        began = time.process_time()
+        results = await how(client, plan)
+        print(json.dumps({"results": results, "cpu": time.process_time() - began}))
 
 
 if __name__ == "__main__":

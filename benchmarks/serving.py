@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 
 import httpx
 
+from .bare import MAX_BATCH, ROWS_PER_STEP, STEPS, Bare, Machine
 from .measure import ROOT
 from .report import SERVER_BEGINS, SERVER_ENDS, machine, server_section
 
@@ -37,10 +38,8 @@ PEERS = {
     "diffusers, threads": "threads",
     "LitServe, dynamic batching": "litserve",
 }
-MAX_BATCH = 8
-STEPS = (10, 30)
-ROWS_PER_STEP = 2  # with guidance, a step calls the transformer for the prompt and without it
 SHARES = (0.5, 0.8)
+ROUNDS = 3  # requests arrive at the servers in turns, so that whatever else the machine does meets all
 PROMPTS = ("red apple", "blue apple", "cat", "dog", "green pear", "house")
 
 
@@ -53,15 +52,18 @@ class Load:
         first_steps: seconds to the first step.
         rate: steps per second, of all requests together.
         requests: requests per second.
+        generator: seconds of a processor that the load generator takes for a request.
     """
 
     latencies: list[float]
     first_steps: list[float]
     rate: float
     requests: float
+    generator: float
 
     @classmethod
-    def of(cls, results: Sequence[dict[str, Any]], skip: float = 0.0, until: float | None = None) -> Load:
+    def of(cls, got: dict[str, Any], skip: float = 0.0, until: float | None = None) -> Load:
+        results = got["results"]
         began = min(result["sent"] for result in results) + skip
         end = max(result["done"] for result in results) if until is None else began - skip + until
         counted = [result for result in results if began <= result["done"] <= end]
@@ -71,6 +73,7 @@ class Load:
             [result["first"] - result["sent"] for result in counted],
             sum(result["steps"] for result in counted) / seconds,
             len(counted) / seconds,
+            got["cpu"] / len(results),
         )
 
 
@@ -80,20 +83,28 @@ class Served:
 
     Attributes:
         saturated: under as many requests as it takes.
-        arriving: when requests come by chance, by the share of our saturated throughput.
+        arriving: when requests come by chance, by the share of our saturated throughput; in each round.
         alone: with one client, seconds of each request; empty if not measured.
         plain: seconds of the plain call of the same requests.
     """
 
     name: str
     saturated: Load | None = None
-    arriving: dict[float, Load] = field(default_factory=dict)
+    arriving: dict[float, list[Load]] = field(default_factory=dict)
     alone: list[float] = field(default_factory=list)
     plain: list[float] = field(default_factory=list)
 
     @property
     def against_plain(self) -> float:
         return median(self.alone) / median(self.plain)
+
+    def latencies(self, share: float) -> list[float]:
+        """Of all rounds."""
+        return [seconds for load in self.arriving[share] for seconds in load.latencies]
+
+    def first_steps(self, share: float) -> list[float]:
+        """Of all rounds."""
+        return [seconds for load in self.arriving[share] for seconds in load.first_steps]
 
 
 def requests_of(count: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -111,7 +122,7 @@ def poisson(rate: float, count: int, seed: int) -> list[dict[str, Any]]:
     return arriving
 
 
-def generate(url: str, plan: dict[str, Any]) -> list[dict[str, Any]]:
+def generate(url: str, plan: dict[str, Any]) -> dict[str, Any]:
     """Send a load from a process of its own."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(plan, file)
@@ -121,8 +132,8 @@ def generate(url: str, plan: dict[str, Any]) -> list[dict[str, Any]]:
         )
     if ran.returncode != 0:
         raise RuntimeError(f"the load generator failed:\n{ran.stderr[-2000:]}")
-    results: list[dict[str, Any]] = json.loads(ran.stdout)
-    return results
+    got: dict[str, Any] = json.loads(ran.stdout)
+    return got
 
 
 @contextmanager
@@ -167,35 +178,6 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Any) -> None:
     raise RuntimeError(f"the server did not begin:\n{log.read()[-3000:]}")
 
 
-def forward_rates() -> dict[int, float]:
-    """Rows per second of the bare transformer, for a batch of one call and of the largest, in this process."""
-    import torch
-
-    from loopwright.diffusion import embedded_pipeline
-
-    transformer = embedded_pipeline().transformer
-    config = transformer.config
-    rates = {}
-    for calls in (1, MAX_BATCH):
-        rows = calls * ROWS_PER_STEP
-        arguments = {
-            "hidden_states": torch.randn(rows, config.in_channels, config.sample_size, config.sample_size),
-            "encoder_hidden_states": torch.randn(rows, 16, config.caption_channels),
-            "encoder_attention_mask": torch.ones(rows, 16, dtype=torch.int64),
-            "timestep": torch.full((rows,), 500.0),
-            "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
-            "return_dict": False,
-        }
-        times = []
-        with torch.no_grad():
-            for _ in range(40):
-                began = time.perf_counter()
-                transformer(**arguments)
-                times.append(time.perf_counter() - began)
-        rates[calls] = rows / median(times[5:])
-    return rates
-
-
 def warm_up(url: str, seconds: float) -> None:
     """As many requests at a time as will come, so that what a server finds out once is found out."""
     plan = {
@@ -207,69 +189,60 @@ def warm_up(url: str, seconds: float) -> None:
     generate(url, plan)
 
 
-def plain_call() -> Callable[[dict[str, Any]], float]:
-    """Takes the seconds of the plain call of a request, in this process."""
-    import torch
-
-    from loopwright.diffusion import embedded_pipeline
-
-    pipe = embedded_pipeline()
-    pipe.set_progress_bar_config(disable=True)
-
-    def seconds(request: dict[str, Any]) -> float:
-        began = time.perf_counter()
-        generator = torch.Generator().manual_seed(request["seed"])
-        pipe(prompt=request["prompt"], num_inference_steps=request["steps"], generator=generator, output="images")
-        return time.perf_counter() - began
-
-    return seconds
-
-
-def measure(names: Sequence[str], seconds: float, arrivals: int, alone: int) -> tuple[list[Served], dict[str, Any]]:
+def measure(
+    names: Sequence[str], seconds: float, arrivals: int, alone: int, rounds: int
+) -> tuple[list[Served], Machine]:
     """Measure servers: all under saturation first, as that says how fast requests arrive afterwards."""
     served = {name: Served(name) for name in names}
     single = [{**request, "steps": 20} for request in requests_of(alone, 5)]
     skip = min(seconds / 4, 10.0)
-    facts: dict[str, Any] = {"rows": forward_rates()}
-    plain = plain_call()
+    bare = Bare()
+    # before and after, as a machine is not always equally fast
+    rates = [bare.rates()]
     for name in names:
         with server(name) as url:
             warm_up(url, seconds)
             if name in (OURS, LEAST):
                 # in turns, so that whatever else the machine does meets both
-                plain(single[0])
+                bare.plain_call(single[0])
                 for request in single:
-                    served[name].plain.append(plain(request))
+                    served[name].plain.append(bare.plain_call(request))
                     # the first warms the connection
-                    twice = generate(url, {"how": "one by one", "requests": [{**request, "steps": 1}, request]})
-                    served[name].alone.append(twice[1]["done"] - twice[1]["sent"])
+                    plan = {"how": "one by one", "requests": [{**request, "steps": 1}, request]}
+                    _, result = generate(url, plan)["results"]
+                    served[name].alone.append(result["done"] - result["sent"])
             plan = {"how": "saturate", "seconds": seconds, "at_once": 4 * MAX_BATCH}
-            results = generate(url, {**plan, "requests": list(requests_of(20_000, 1))})
-            saturated = served[name].saturated = Load.of(results, skip, seconds)
+            got = generate(url, {**plan, "requests": list(requests_of(20_000, 1))})
+            saturated = served[name].saturated = Load.of(got, skip, seconds)
         print(f"{name}: {saturated.requests:.2f} requests per second", flush=True)
+        if name == OURS:
+            rates.append(bare.rates())
     ours = served[OURS].saturated
     assert ours is not None
     for share in SHARES:
-        plan = {"how": "arrive", "requests": poisson(share * ours.requests, arrivals, 2)}
-        for name in names:
-            with server(name) as url:
-                warm_up(url, seconds)
-                load = served[name].arriving[share] = Load.of(generate(url, plan))
-            p50, p95 = (at(load.latencies, percent) for percent in (50, 95))
-            print(f"{name} at {share}: p50 {p50:.2f} s, p95 {p95:.2f} s", flush=True)
-    return list(served.values()), facts
+        for number in range(rounds):
+            plan = {"how": "arrive", "requests": poisson(share * ours.requests, arrivals // rounds, 2 + number)}
+            for name in names:
+                with server(name) as url:
+                    warm_up(url, seconds)
+                    load = Load.of(generate(url, plan))
+                served[name].arriving.setdefault(share, []).append(load)
+                p50, p95 = (at(load.latencies, percent) for percent in (50, 95))
+                print(f"{name} at {share}, round {number + 1}: p50 {p50:.2f} s, p95 {p95:.2f} s", flush=True)
+    mean = {calls: sum(each[calls] for each in rates) / len(rates) for calls in rates[0]}
+    return list(served.values()), Machine(mean, bare.other_models(), bare.blocks(), os.cpu_count() or 1)
 
 
 def at(values: Sequence[float], percent: int) -> float:
     return quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
-def document(served: Sequence[Served], facts: dict[str, Any]) -> tuple[str, bool]:
+def document(served: Sequence[Served], bare: Machine) -> tuple[str, bool]:
     """The part of the page, and whether all bars are met."""
     ours, *others = served
     assert ours.saturated is not None
-    ideal = facts["rows"][MAX_BATCH] / ROWS_PER_STEP
-    share = ours.saturated.rate / ideal
+    share = ours.saturated.rate / bare.ideal
+    ceiling = bare.ceiling(ours.saturated.generator)
     ratio = ours.against_plain
     verdicts = [
         (f"saturated throughput, share of the ideal: {share:.3f}", "≥ 0.9", share >= 0.9),
@@ -279,11 +252,10 @@ def document(served: Sequence[Served], facts: dict[str, Any]) -> tuple[str, bool
         assert other.saturated is not None
         gain = ours.saturated.rate / other.saturated.rate
         verdicts.append((f"saturated throughput, against {other.name}: {gain:.2f}", "> 1", gain > 1))
-        for arriving, load in other.arriving.items():
-            mine = ours.arriving[arriving]
+        for arriving in other.arriving:
             for what, theirs, here in (
-                ("latency", load.latencies, mine.latencies),
-                ("time to first step", load.first_steps, mine.first_steps),
+                ("latency", other.latencies(arriving), ours.latencies(arriving)),
+                ("time to first step", other.first_steps(arriving), ours.first_steps(arriving)),
             ):
                 for percent in (50, 95):
                     below = at(here, percent) / at(theirs, percent)
@@ -299,9 +271,12 @@ def document(served: Sequence[Served], facts: dict[str, Any]) -> tuple[str, bool
         f"threads. The load comes from another process. {machine()}",
         "",
         f"The ideal is all row-steps over the rows per second of the bare transformer at {MAX_BATCH * ROWS_PER_STEP} "
-        f"rows: {facts['rows'][MAX_BATCH]:.1f} rows per second, "
-        f"{facts['rows'][MAX_BATCH] / facts['rows'][1]:.2f} times those of a batch of one request. Text "
-        f"encoder and decoder are not in it.",
+        f"rows: {bare.rates[MAX_BATCH]:.1f} rows per second, "
+        f"{bare.rates[MAX_BATCH] / bare.rates[1]:.2f} times those of a batch of one request. Not in it is what these "
+        f"cores do beside: for a picture, text encoder and decoder take {1e3 * bare.models:.1f} ms of all cores in "
+        f"the largest batch, the blocks (schedulers, guidance) {1e3 * bare.blocks:.1f} ms of one core, and the load "
+        f"generator {1e3 * ours.saturated.generator:.1f} ms. That leaves {ceiling:.3f} of the ideal to a server that "
+        f"takes no time itself and keeps each core at work all the time.",
         "",
         "![Latencies](pictures/serving.svg)",
         "",
@@ -315,9 +290,9 @@ def document(served: Sequence[Served], facts: dict[str, Any]) -> tuple[str, bool
     for each in served:
         assert each.saturated is not None
         cells = [each.name, f"{each.saturated.rate:.1f}", f"{each.saturated.requests:.2f}"]
-        for values in ("latencies", "first_steps"):
-            for load in each.arriving.values():
-                found = getattr(load, values)
+        for values in (each.latencies, each.first_steps):
+            for arriving in each.arriving:
+                found = values(arriving)
                 cells.append(f"{at(found, 50):.2f} s, {at(found, 95):.2f} s")
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
@@ -337,9 +312,9 @@ def plot(served: Sequence[Served]) -> str:
 
     width, height, left, bottom = 720, 360, 60, 40
     colours = ("#8957e5", "#2f81f7", "#2da44e", "#bf8700")
-    loads = [(each, share, load) for each in served for share, load in each.arriving.items()]
-    largest = max(max(load.latencies) for *_, load in loads)
-    least = min(min(load.latencies) for *_, load in loads)
+    loads = [(each, share, each.latencies(share)) for each in served for share in each.arriving]
+    largest = max(max(latencies) for *_, latencies in loads)
+    least = min(min(latencies) for *_, latencies in loads)
     span = math.log(largest / least) or 1.0
 
     def point(percent: float, seconds: float) -> str:
@@ -359,10 +334,10 @@ def plot(served: Sequence[Served]) -> str:
             x, y = point(0, seconds).split(",")
             parts.append(f'<line x1="{x}" x2="{width - 180}" y1="{y}" y2="{y}" stroke="#ddd"/>')
             parts.append(f'<text x="{left - 36}" y="{y}">{seconds:g}</text>')
-    for number, (each, share, load) in enumerate(loads):
+    for number, (each, share, latencies) in enumerate(loads):
         colour = colours[[other.name for other in served].index(each.name) % len(colours)]
         dash = "" if share == max(SHARES) else ' stroke-dasharray="4 3"'
-        values = sorted(load.latencies)
+        values = sorted(latencies)
         points = " ".join(point(100 * index / max(len(values) - 1, 1), value) for index, value in enumerate(values))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
         parts.append(f'<text x="{width - 172}" y="{30 + 18 * number}" fill="{colour}">{each.name}, {share:g}</text>')
@@ -375,8 +350,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=sorted(PEERS), help="which others to measure; all if not given")
     given = parser.parse_args()
     names = [OURS, *(PEERS if given.only is None else given.only)]
-    served, facts = measure(names, *((12.0, 12, 3) if given.short else (90.0, 150, 30)))
-    text, met = document(served, facts)
+    served, bare = measure(names, *((12.0, 12, 3, 1) if given.short else (90.0, 180, 30, ROUNDS)))
+    text, met = document(served, bare)
     print(text)
     if not given.short and given.only is None:
         page = DOCUMENT.read_text(encoding="utf-8")
