@@ -166,8 +166,7 @@ class JobService:
                 self._live[job.id] = job
                 self.hub.open(job.id)
                 self._publish(job)
-                self._announce_places()
-                self._changed.notify_all()
+                self._look_at_queue()
         self._metrics.submitted.inc()
         return job, True
 
@@ -356,8 +355,7 @@ class JobService:
             job.status, job.reason = before
             raise
         self._publish(job)
-        self._announce_places()
-        self._changed.notify_all()
+        self._look_at_queue()
 
     # Those who run the jobs.
 
@@ -384,7 +382,7 @@ class JobService:
         self._running[job.id] = Steering()
         self._write_state(job)
         self._publish(job)
-        self._announce_places()
+        self._look_at_queue()
         return job
 
     def steering(self, job: Job) -> Steering:
@@ -410,8 +408,7 @@ class JobService:
             else:
                 job.crashes = 0
                 self._finish(job, outcome)
-            self._announce_places()
-            self._changed.notify_all()
+            self._look_at_queue()
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         job.outputs, job.error = outcome.outputs, outcome.error
@@ -436,8 +433,7 @@ class JobService:
             if not job.has_ended:
                 job.crashes = 0
                 self._hold(job, error)
-            self._announce_places()
-            self._changed.notify_all()
+            self._look_at_queue()
 
     def _hold(self, job: Job, error: StorageError) -> None:
         self.failed_to_write("result", error, job)
@@ -465,7 +461,7 @@ class JobService:
             with self._changed:
                 job.crashes = 0
                 self._write_state(job)
-                self._changed.notify_all()
+                self._look_at_queue()
 
     def stopped(self, job: Job, loops: list[str]) -> None:
         """Loops of a job have ended as they were told to, and that is in its checkpoint."""
@@ -569,8 +565,15 @@ class JobService:
         waiting = [job for job in self._live.values() if job.status is Status.QUEUED and job.id not in self._running]
         return sorted(waiting, key=lambda job: (active[job.client], -job.request.priority, job.number))
 
-    def _announce_places(self) -> None:
-        places = {job.id: place for place, job in enumerate(self._waiting(), start=1)}
+    def _look_at_queue(self) -> None:
+        """Tell jobs their new places, and wake a slot if the first can begin; that one looks again for the next.
+
+        No more than one is woken: each that wakes takes a core from the runs.
+        """
+        waiting = self._waiting()
+        if waiting and self._has_place_for(waiting[0]):
+            self._changed.notify()
+        places = {job.id: place for place, job in enumerate(waiting, start=1)}
         changed = [job_id for job_id, place in places.items() if self._places.get(job_id) != place]
         self._places = places
         for job_id in changed:
@@ -596,8 +599,7 @@ class JobService:
             self._live.pop(job.id, None)
         if job.id not in self._running:
             self.folder(job).keep_result_only()
-        self._announce_places()
-        self._changed.notify_all()
+        self._look_at_queue()
 
     def _write_state(self, job: Job) -> None:
         """Write the state of a job now, or as soon as that is possible."""
