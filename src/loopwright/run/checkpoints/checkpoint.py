@@ -12,6 +12,7 @@ import warnings
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from types import FunctionType
 from typing import Any
 
@@ -112,9 +113,6 @@ class Recorder:
         self._checkpoint, self._pipeline, self._view, self._start = checkpoint, pipeline, view, start
         self._files = TensorFiles(checkpoint.storage)
         self._classes = classes_of(pipeline, checkpoint.classes)
-        settings = {name: getattr(checkpoint, name) for name in ("every", "keep", "strict", "seconds")}
-        unchanging = {"fingerprint": fingerprint(pipeline), "settings": settings, "start": start.written}
-        self._unchanging = json.dumps(unchanging, allow_nan=False)
         self._references: dict[str, set[str]] = {}
         self._checked = self._broken = False
         self._saved_at = time.monotonic()
@@ -192,6 +190,13 @@ class Recorder:
         if frame.history is None:
             frame.history = History()
         frame.history.note(frame.index, frame.values)
+
+    @cached_property
+    def _unchanging(self) -> str:
+        """What is the same in all files of the run. Not made before the first, as it takes reading all weights."""
+        settings = {name: getattr(self._checkpoint, name) for name in ("every", "keep", "strict", "seconds")}
+        unchanging = {"fingerprint": fingerprint(self._pipeline), "settings": settings, "start": self._start.written}
+        return json.dumps(unchanging, allow_nan=False)
 
     def save(self, driver: LoopDriver) -> None:
         encoder = self._encoder()
