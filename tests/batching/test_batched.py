@@ -14,7 +14,7 @@ import torch
 from loopwright import Checkpoint, ModularPipeline
 from loopwright.batching import batched
 from loopwright.diffusion import embedded_pipeline
-from loopwright.errors import DefinitionError, InvalidInputError, RunCancelledError, RunStateError, UnknownInputError
+from loopwright.errors import DefinitionError, InvalidInputError, RunCancelledError, RunStateError
 from tests.batching.blocks import Gathered, pipeline, row
 from tests.bridge.families.case import mask, picture
 from tests.run.blocks import PATIENCE, Turnstile, in_threads
@@ -279,12 +279,6 @@ def test_batches_that_end_in_the_order_in_which_they_began_leave_the_model_as_it
 def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         batched(pipeline(lambda x: x), **options)
-
-
-def test_an_option_that_there_is_not_is_refused() -> None:
-    with pytest.raises(UnknownInputError) as caught:
-        batched(pipeline(lambda x: x), max_bach=8)
-    assert str(caught.value) == "`batched` takes no `max_bach`, did you mean `max_batch`?"
 
 
 def test_a_budget_may_be_text() -> None:

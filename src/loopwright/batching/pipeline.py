@@ -13,20 +13,12 @@ from loopwright.batching.admission import Client
 from loopwright.batching.batcher import Batcher
 from loopwright.batching.member import Member
 from loopwright.batching.memory import RunMemory
-from loopwright.errors import (
-    DefinitionError,
-    InvalidInputError,
-    RunStateError,
-    UnknownInputError,
-    did_you_mean,
-    kind_of,
-)
+from loopwright.errors import DefinitionError, InvalidInputError, RunStateError, kind_of
 from loopwright.pipeline import ModularPipeline
 from loopwright.run.memory import memory_gauge
 
 __all__ = ["batched"]
 
-_OPTIONS = ("max_batch", "max_active", "deterministic", "memory_budget", "prove_every")
 _A_CONTEXT = "`batched(pipe)` is a context: `with batched(pipe) as b: b(...)`"
 
 
@@ -50,7 +42,6 @@ class batched(AbstractContextManager[Any]):
 
     Raises:
         InvalidInputError: one of these cannot be used.
-        UnknownInputError: there is no such option.
     """
 
     def __init__(
@@ -62,10 +53,7 @@ class batched(AbstractContextManager[Any]):
         *,
         memory_budget: int | str | None = None,
         prove_every: int = 1000,
-        **unknown: Any,
     ) -> None:
-        for name in unknown:
-            raise UnknownInputError(f"`batched` takes no `{name}`{did_you_mean(name, _OPTIONS)}")
         if not isinstance(pipe, ModularPipeline):
             raise InvalidInputError(_no_pipeline(pipe))
         if isinstance(memory_budget, str):
