@@ -7,6 +7,7 @@ import warnings
 from copy import deepcopy
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import lru_cache
 from os import PathLike
 from typing import Any, Self
 
@@ -223,7 +224,8 @@ class ComponentOwner(StoredComponents):
         if not name.startswith("_"):
             known = [*attributes.get("_component_specs", ()), *attributes.get("_config_specs", ())]
             listed = ", ".join(f"`{component}`" for component in known)
-            meant = did_you_mean(name, known) or _method_meant(name, type(self))
+            cls: Any = type(self)
+            meant = did_you_mean(name, known) or _method_meant(name, cls)
             hint = f"{meant}; " + (
                 f"its components and configuration values are {listed}" if known else "its blocks expect no components"
             )
@@ -304,8 +306,9 @@ class ComponentOwner(StoredComponents):
         return self
 
 
+@lru_cache(maxsize=1024)
 def _method_meant(name: str, cls: type) -> str:
-    """The end of a message: the method that is spelled nearly so. Fast, as blocks ask for what may not be there."""
+    """The end of a message: the method that is spelled nearly so. Remembered, as blocks ask again and again."""
     match = get_close_matches(name, [each for each in dir(cls) if not each.startswith("_")], n=1, cutoff=0.8)
     return f", did you mean `{match[0]}`?" if match else ""
 
